@@ -70,7 +70,7 @@ class Atlas(Results):
         name = self.plan.holders().get(run) if self.plan else None
         holder = next((job for job in self.plan.trainings if job.id == name), None) if self.plan else None
         if holder is None or self.tables["runs"].filter(run=run).is_empty():
-            raise StudyError(f"There is no finished run {run!r}; the table of runs has their ids.")
+            raise StudyError(f"There is no finished run {run!r}; the table of runs lists the ids.")
         if task is None and self.spec.task.preset == PYTHON:
             raise StudyError(f"{self.folder} was started from Python with a custom task; pass it: model(run, task).")
         known = tasks_from(self.spec.task) if task is None else tasks_of(task)
@@ -78,8 +78,8 @@ class Atlas(Results):
         made = known.of(seed.seed)
         if fingerprint(made) != seed.fingerprint:
             raise StudyError(
-                f"The task of run {run} is not the one that {self.folder} was made with: its model or data have"
-                " changed since, or lratlas has. The weights of the run do not fit it."
+                f"The weights of run {run} do not fit the task: its model or data, or lratlas, changed since"
+                f" {self.folder} was trained."
             )
         model = make_model(made, seed.training_seed).eval()
         saved = self.store.read_weights(holder.id)
@@ -89,7 +89,7 @@ class Atlas(Results):
         # Parameters that are not trained, such as a frozen head, are not stored: they follow from the seed.
         if not values or any(name not in known or known[name].shape != value.shape for name, value in values.items()):
             raise StudyError(
-                f"checkpoints/{holder.id}.safetensors in {self.folder} holds no weights of run {run}; to compute them"
+                f"checkpoints/{holder.id}.safetensors in {self.folder} has no weights of run {run}; to compute them"
                 f" again, {self.store.how_to_continue()}."
             )
         model.load_state_dict(known | values)

@@ -109,9 +109,9 @@ def answer(
         path: The request's path, ``/TOKEN/`` for the page or ``/TOKEN/version``.
     """
     if method != "GET":
-        return Answer(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is answered here.\n")
+        return Answer(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET requests are allowed.\n")
     if len(hosts) != 1 or not served_as(hosts[0]):
-        return Answer(HTTPStatus.FORBIDDEN, "Nothing is served under this name.\n")
+        return Answer(HTTPStatus.FORBIDDEN, "Unknown host name.\n")
     _, given, rest = [*path.split("/", 2), "", ""][:3]
     if not hmac.compare_digest(given.encode(), token.encode()) or path != f"/{given}/{rest}":
         return _answer_unknown()
@@ -126,7 +126,7 @@ def answer(
 
 
 def _answer_unknown() -> Answer:
-    return Answer(HTTPStatus.NOT_FOUND, "There is nothing at this address; it must be the whole one, as printed.\n")
+    return Answer(HTTPStatus.NOT_FOUND, "Not found: use the complete address that was printed.\n")
 
 
 def _apology(reason: str) -> str:
@@ -141,7 +141,7 @@ def _apology(reason: str) -> str:
 <style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}</style>
 <h1>The page cannot be shown right now</h1>
 <p>{escape(reason)}</p>
-<p>This page tries again every {RETRY} seconds.</p>
+<p>This page reloads every {RETRY} seconds.</p>
 </html>
 """
 
@@ -205,8 +205,8 @@ class LiveServer(ThreadingTCPServer):
         except (OSError, OverflowError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
             raise SpecError(
-                f"Port {port} of {host!r} cannot be listened on: {reason}; the host must be this machine's, and the"
-                " port free, from 0 (any free one) to 65535."
+                f"Cannot listen on port {port} of {host!r}: {reason}. The host must be an address of this machine, and"
+                " the port must be free and from 0 (any free port) to 65535."
             ) from error
         address = ipaddress.ip_address(str(self.server_address[0]).partition("%")[0])
         self._everywhere, self.to_others = address.is_unspecified, not address.is_loopback

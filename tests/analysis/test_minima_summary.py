@@ -45,7 +45,7 @@ def test_the_threshold_of_the_paper() -> None:
     )
     assert text.startswith(
         "Epochs to convergence grow from 18 at 1e-4 to 2,600 at 3.9e-4; at 4.2e-4 at least half of the seeds never "
-        "converged. The growth follows a power of the distance to a threshold of 4.07e-4 (95% interval 3.9"
+        "converged. The growth follows a power law in the distance to a threshold of 4.07e-4 (95% interval 3.9"
     )
     assert "with exponent −1.8 (95% interval −" in text
 
@@ -53,8 +53,8 @@ def test_the_threshold_of_the_paper() -> None:
 def test_a_threshold_that_is_not_fixed_is_not_given() -> None:
     few = threshold_sentence(converging({1e-4: [30], 2e-4: [18], 3e-4: [40], 4e-4: [90]}))
     assert few == (
-        "Epochs to convergence grow from 18 at 2e-4 to 90 at 4e-4. No threshold is fitted: a power law needs 4 rising "
-        "learning rates."
+        "Epochs to convergence grow from 18 at 2e-4 to 90 at 4e-4. No threshold is fitted: a power law needs 4 "
+        "learning rates with rising epochs."
     )
     exponential = {(i + 1) * 1e-4: [round(1000 * math.exp(0.5 * i))] for i in range(8)}
     assert threshold_sentence(converging(exponential)).endswith(
@@ -70,7 +70,7 @@ def test_four_points_are_said_to_have_no_interval() -> None:
 
 def test_no_rise_and_no_convergence_are_said() -> None:
     assert (
-        "are fewest, 18 at 2e-4, at the largest learning rate that converges; at 3e-4 at least half"
+        "are fewest at the largest learning rate that converges: 18 at 2e-4; at 3e-4 at least half"
         in threshold_sentence(converging({1e-4: [30], 2e-4: [18], 3e-4: [None]}))
     )
     assert threshold_sentence(converging({1e-4: [None, 3]})).startswith("At no tested learning rate did more than half")
@@ -96,12 +96,12 @@ def test_the_best_two_stages_against_the_best_direct_ways() -> None:
         *tuned([3e-3, 1e-5], [0.99] * 3),  # from neither of the two
     ]
     text = stages({"runs": frame("runs", runs)})
-    assert text.startswith("Two stages: the best test accuracy, 88.5%, is reached by 1e-2 → 1e-3 → 1e-5.")
-    for rival, kind, word in ((high, "first", "more"), (low, "second", "less")):
+    assert text.startswith("Two stages: the best path, 1e-2 → 1e-3 → 1e-5, reaches 88.5% test accuracy.")
+    for rival, kind, word in ((high, "first", "above"), (low, "second", "below")):
         gains = 100 * (np.array(both) - np.array(rival))
         ends = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
         interval = " to ".join(f"{end:.2g}" for end in ends).replace("-", "−")
-        assert f"{abs(gains.mean()):.2g} points {word} than the best directly from a {kind} learning rate" in text
+        assert f"{abs(gains.mean()):.2g} points {word} the best direct path from a {kind} learning rate" in text
         assert f"(95% interval of the gain over seeds {interval}" in text
     assert text.count("it may be zero") == 1
 
@@ -109,10 +109,10 @@ def test_the_best_two_stages_against_the_best_direct_ways() -> None:
 def test_two_seeds_or_no_direct_way_are_borne() -> None:
     two = tuned([1e-2, 1e-3, 1e-5], [0.8, 0.9]) + tuned([1e-3, 1e-5], [0.8, 0.8])
     assert stages({"runs": frame("runs", two)}) == (
-        "Two stages: the best test accuracy, 85.0%, is reached by 1e-2 → 1e-3 → 1e-5. The best of two stages is 5 "
-        "points more than the best directly from a second learning rate."
+        "Two stages: the best path, 1e-2 → 1e-3 → 1e-5, reaches 85.0% test accuracy. The best two-stage path is 5 "
+        "points above the best direct path from a second learning rate."
     )
-    assert stages({"runs": frame("runs", two[:2])}).endswith("is reached by 1e-2 → 1e-3 → 1e-5.")
+    assert stages({"runs": frame("runs", two[:2])}).startswith("Two stages: the best path, 1e-2 → 1e-3 → 1e-5, reaches")
     assert stages({"runs": frame("runs", two[2:])}) == ""
 
 
@@ -143,13 +143,13 @@ def test_norms_are_those_of_regime_3_where_there_is_one() -> None:
     regimes = frame("regimes", [{"plr": 1e-2, "regime": "1"}, {"plr": 1.0, "regime": "3"}])
     # 5% to 95% is nine tenths of the decades.
     assert norms({"norms": frame("norms", rows), "regimes": regimes}) == (
-        "Norms: nine tenths of the filters of regime 3 lie within 0.09 decades before training, 4.5 decades after "
+        "Norms: 90% of the filters of regime 3 span 0.09 decades before training, 4.5 decades after "
         "pre-training and 3.6 decades after fine-tuning with 1e-5."
     )
-    assert "filters of regime 1 lie within 0.09 decades before training and 0.45 decades after" in norms(
+    assert "filters of regime 1 span 0.09 decades before training and 0.45 decades after" in norms(
         {"norms": frame("norms", rows[:202]), "regimes": regimes}
     )
-    assert "filters lie within" in norms({"norms": frame("norms", rows)})
+    assert "filters span" in norms({"norms": frame("norms", rows)})
 
 
 def sharp(plr: float, eigenvalue: float, error: float, loss: float = 0.01, **more: Any) -> Row:
@@ -168,7 +168,7 @@ def test_few_plrs_have_the_p_of_all_orders() -> None:
     assert found.p == pytest.approx(np.mean(strengths >= abs(found.coefficient or 0) - 1e-9))
     text = sharpness({"sharpness": table})
     assert text.startswith(
-        "Sharpness at a training loss of about 0.01 (within a factor 1.5): the test error rises with"
+        "Sharpness at a training loss of about 0.01 (within a factor of 1.5): the test error rises with"
     )
     assert "over 6 learning rates" in text
 
@@ -185,7 +185,7 @@ def test_what_did_not_converge_is_counted_and_not_ranked() -> None:
     rows += [sharp(10.0**-4, 99.0, 0.0, converged=False), sharp(10.0**-5, 98.0, 0.0, converged=None)]
     assert sharpness({"sharpness": frame("sharpness", rows)}).endswith(
         "too few different models (4 learning rates) to relate it to the test error. "
-        "The eigenvalue of 2 of 6 models there did not converge."
+        "The eigenvalue did not converge for 2 of these 6 models."
     )
     assert "p below 0.001" in sharpness(
         {"sharpness": frame("sharpness", [sharp(10.0**-i, 9.0 - i, 0.1 * i) for i in range(9)])}
@@ -216,7 +216,7 @@ def test_the_level_is_the_one_that_most_plrs_have_and_each_plr_gives_its_nearest
 def test_a_level_is_taken_as_given_or_refused_where_nothing_is_near() -> None:
     table = frame("sharpness", [sharp(1e-2, 1.0, 0.3, loss=0.1), sharp(1e-3, 1.0, 0.3, loss=0.01)])
     assert at_equal_loss({"sharpness": table}, at_loss=0.08)["plr"].to_list() == [1e-2]
-    with pytest.raises(StudyError, match=r"within a factor 1\.5 of 0\.03; they are 0\.01 to 0\.1"):
+    with pytest.raises(StudyError, match=r"within a factor of 1\.5 of 0\.03; the losses are 0\.01 to 0\.1"):
         at_equal_loss({"sharpness": table}, at_loss=0.03)
 
 

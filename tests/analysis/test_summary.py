@@ -63,7 +63,7 @@ def test_one_seed_has_no_interval(study: Study) -> None:
     tables = with_second_stage(tables, "finetune", {1: [0.8], 2: [0.9]}, flr=1e-5)
     text = summary(finished(tables), elr=False)
     assert "effective" not in " ".join(text)
-    assert " ".join(text).count("one seed: no interval") == 4
+    assert " ".join(text).count("no interval with one seed") == 4
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_a_threshold_beside_undecided_learning_rates_cannot_be_told(study: Study
 def test_at_chance_below_a_learning_rate_that_converges_is_too_small(study: Study) -> None:
     tables = finished(study([["chance"] * 2, ["converged"] * 2, ["plateau"] * 2]))
     text = summary(tables, elr=False)
-    assert "smaller ones, down to 1.8e-4, bring the training loss down" in text[0]
-    assert sentence(text, "Too small").startswith("Too small: 1e-4; predictions are at chance level")
+    assert "Smaller ones, down to 1.8e-4, bring the training loss close to zero" in text[0]
+    assert sentence(text, "Too small").startswith("Too small: 1e-4; predictions are still at chance")
     assert not any(each.startswith("Undecided") for each in text)
     assert [row[1] for row in boundary_rows(tables["boundaries"], tables["regimes"])][1:] == ["not reached"] * 2
 
@@ -103,12 +103,12 @@ def test_the_gain_is_paired_by_seed(study: Study) -> None:
     tables = with_second_stage(tables, "finetune", {0: [0.7] * 3, 1: worse, 2: better}, flr=1e-5)
     tables = with_second_stage(tables, "finetune", {3: [0.99] * 3}, flr=1e-4)  # not the lowest FLR
     text = sentence(summary(finished(tables), elr=False), "After fine-tuning")
-    assert "lowest learning rate (1e-5), the best initial one is 3.2e-4: test accuracy 83.0%." in text
+    assert "lowest learning rate (1e-5), the best initial one is 3.2e-4, with test accuracy 83.0%." in text
     gains = 100 * (np.array(better) - np.array(worse))
     low, high = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
     assert f"over the best one that converges is {gains.mean():.3g} points" in text
     assert text.endswith(f"(95% interval over seeds {low:.2g} to {high:.2g}).")
-    assert "may be none" not in text
+    assert "may be zero" not in text
 
 
 def test_an_uncertain_gain_is_called_so(study: Study) -> None:
@@ -120,7 +120,7 @@ def test_an_uncertain_gain_is_called_so(study: Study) -> None:
 def test_two_seeds_make_no_interval(study: Study) -> None:
     tables = study([[kind] * 2 for kind in KINDS])
     tables = with_second_stage(tables, "finetune", {1: [0.8, 0.8], 2: [0.81, 0.9]}, flr=1e-5)
-    assert "two seeds: too few for an interval" in sentence(summary(finished(tables), elr=False), "After fine-tuning")
+    assert "no interval with two seeds" in sentence(summary(finished(tables), elr=False), "After fine-tuning")
 
 
 def test_a_loss_is_said_where_a_converging_plr_is_best(study: Study) -> None:
@@ -134,7 +134,7 @@ def test_a_loss_is_said_where_a_converging_plr_is_best(study: Study) -> None:
 def test_plrs_with_a_failed_seed_do_not_compete(study: Study) -> None:
     tables = study([[kind] * 2 for kind in KINDS])
     tables = with_second_stage(tables, "finetune", {1: [0.8, 0.8], 2: [None, 0.99]}, flr=1e-5)
-    assert "1.8e-4: test accuracy 80.0%" in " ".join(summary(finished(tables), elr=False))
+    assert "1.8e-4, with test accuracy 80.0%" in " ".join(summary(finished(tables), elr=False))
 
 
 def test_without_accuracies_losses_are_compared(study: Study) -> None:
@@ -142,8 +142,8 @@ def test_without_accuracies_losses_are_compared(study: Study) -> None:
     tables = with_second_stage(tables, "finetune", {1: [0.8, 0.8], 2: [0.85, 0.86]}, flr=1e-5)
     tables["runs"] = tables["runs"].with_columns(pl.lit(None, pl.Float64).alias("test_accuracy"))
     text = sentence(summary(finished(tables), elr=False), "After fine-tuning")
-    assert "3.2e-4: test loss 0.145." in text
-    assert "is 0.055 (two seeds" in text
+    assert "3.2e-4, with test loss 0.145." in text
+    assert "is 0.055 (no interval" in text
 
 
 def test_the_best_average(study: Study) -> None:
@@ -151,7 +151,9 @@ def test_the_best_average(study: Study) -> None:
     tables = with_second_stage(tables, "average", {1: [0.8, 0.8], 2: [0.9, 0.8]}, count=5)
     tables = with_second_stage(tables, "average", {2: [0.9, 0.9]}, count=20)
     text = sentence(summary(finished(tables), elr=False), "The best weight average")
-    assert text.startswith("The best weight average is over 20 checkpoints at 3.2e-4: test accuracy 90.0%. The gain")
+    assert text.startswith(
+        "The best weight average is over 20 checkpoints at 3.2e-4, with test accuracy 90.0%. The gain"
+    )
 
 
 def test_features(study: Study) -> None:
@@ -167,8 +169,8 @@ def test_features(study: Study) -> None:
     )
     text = sentence(summary(finished(tables), elr=False), "Features")
     assert text == (
-        "Features: the strongest gives 70.0% accuracy at 3.2e-4, the others 50.0% on average; "
-        "at the learning rates where training converges, at most 55.0%."
+        "Features: accuracy on the strongest one is 70.0% at 3.2e-4, on the others 50.0% on average; "
+        "at the learning rates where training converges, it is at most 55.0%."
     )
 
 

@@ -133,13 +133,13 @@ def test_an_unfinished_and_an_unplanned_study_are_not_errors(whole: Atlas, copie
         {"batch_size"} if load(begun).spec.task.batch_size is None else set()
     )
     html = found.html()
-    assert "running has no PLR fine-tuned in all its seeds." in html
+    assert "running has no PLR fine-tuned in all seeds." in html
     assert "begun has no convergence threshold within its PLRs." in html
 
 
 @pytest.mark.parametrize("studies", [[], (), "study"])
 def test_nothing_to_compare_is_refused(studies: list[str]) -> None:
-    with pytest.raises(StudyError, match="nothing to compare; give a list of one study folder or more"):
+    with pytest.raises(StudyError, match="nothing to compare; pass a list of at least one study folder"):
         compare(studies)
 
 
@@ -149,7 +149,7 @@ def test_a_study_given_twice_is_refused_whichever_way_it_is_named(
     (tmp_path / "link").symlink_to(whole.folder)
     monkeypatch.chdir(Path(whole.folder).parent)
     for again in (whole.folder, f"{whole.folder}/", "study", Path("..") / Path.cwd().name / "study", tmp_path / "link"):
-        with pytest.raises(StudyError, match="is given twice; name each study once"):
+        with pytest.raises(StudyError, match="is listed twice; list each study once"):
             compare([whole, again])
 
 

@@ -92,7 +92,7 @@ def test_how_far_a_study_is(whole: Atlas, running: Atlas, tmp_path: Path) -> Non
     jobs = len(running.plan.jobs)
     words = progress(running)
     assert words.startswith("unfinished: ")
-    assert words.endswith(f" of {jobs} jobs are done")
+    assert words.endswith(f" of {jobs} jobs done")
     assert 0 < int(words.split()[1]) < jobs
     (tmp_path / "spec.toml").write_text(spec_text(preset("digits")))
     begun = load(tmp_path)

@@ -46,8 +46,8 @@ def test_the_page_is_written_beside_any_format(run: Callable[..., Ran], explored
     ("words", "says"),
     [
         ([], "Missing argument 'FOLDER…'; `lratlas compare --help` says what is allowed"),
-        (["study", "study"], "is given twice; name each study once"),
-        (["study", "./study/"], "is given twice; name each study once"),
+        (["study", "study"], "is listed twice; list each study once"),
+        (["study", "./study/"], "is listed twice; list each study once"),
         (["study", "absent"], "There is no folder"),
         (["spec.toml"], "spec.toml is a file, but a study is a folder"),
         (["study", "--format", "xml"], "--format is 'xml'; choose table, csv or json"),

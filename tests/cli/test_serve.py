@@ -111,7 +111,7 @@ def test_a_network_is_warned_of(study: Path):
 def test_the_port_can_be_chosen_but_not_one_that_is_taken(study: Path, refused: Callable[..., str]):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        assert f"Port {port} of '127.0.0.1' cannot be listened on" in refused("serve", study, "--port", port)
+        assert f"Cannot listen on port {port} of '127.0.0.1'" in refused("serve", study, "--port", port)
     with serving(study, "--port", port) as (_, line):
         assert urlsplit(line).port == port
 

@@ -187,11 +187,8 @@ def test_the_headline_of_the_norms() -> None:
     spreads = {("1", "before training"): 0.2, ("1", "after pre-training"): 0.5, ("3", "after pre-training"): 2.46}
     rows = [{"regime": regime, "state": state, "spread": spread} for (regime, state), spread in spreads.items()]
     data = pl.DataFrame(rows).with_columns(seed=pl.lit(None, pl.Int64))
-    assert (
-        norms_in_words(data)
-        == "Norms of filters spread most in regime 3: nine tenths over 2.5 decades, 0.2 before training"
-    )
-    assert norms_in_words(data.head(2)) == "How widely the norms of the filters are spread"
+    assert norms_in_words(data) == "Norms of filters spread most in regime 3: 90% span 2.5 decades, 0.2 before training"
+    assert norms_in_words(data.head(2)) == "Spread of the norms of the filters"
 
 
 @pytest.mark.parametrize(

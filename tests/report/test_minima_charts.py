@@ -30,7 +30,7 @@ def test_one_seed_without_regimes_and_law_still_draws(
 def test_the_law_has_a_panel_and_a_place_in_the_legend_only_where_there_is_one(tables: Tables) -> None:
     with_law, bare = (figure_svg(convergence_chart(t)) for t in (tables, without(tables, "power_law")))
     assert [">power law<" in svg for svg in (with_law, bare)] == [True, False]
-    assert [svg.count(">the rise, on a plain axis<") for svg in (with_law, bare)] == [1, 0]
+    assert [svg.count(">the rise, on a linear axis<") for svg in (with_law, bare)] == [1, 0]
 
 
 def test_nothing_converged_still_draws(tables: Tables) -> None:
@@ -81,5 +81,5 @@ def test_a_trace_below_zero_has_a_plain_axis(tables: Tables) -> None:
 
 def test_the_loss_is_named_and_can_be_chosen(tables: Tables) -> None:
     assert "at a training loss of about 0.015" in figure_svg(sharpness_chart(tables, at_loss=0.015))
-    with pytest.raises(StudyError, match=r"within a factor 1\.5 of 7"):
+    with pytest.raises(StudyError, match=r"within a factor of 1\.5 of 7"):
         sharpness_chart(tables, at_loss=7.0)

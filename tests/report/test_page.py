@@ -214,14 +214,14 @@ def test_what_is_missing_is_said(tables: Tables) -> None:
     boundaries = tables["boundaries"].with_columns(value=None, below=None, above=None, low=None, high=None)
     assert Reader(make({**tables, "boundaries": boundaries})).seen.count("not reached") == 3
     bare = {"boundaries": empty("boundaries"), "regimes": empty("regimes")}
-    missing, progress = {"features": "There are no features."}, "unfinished: 12 of 40 jobs are done"
+    missing, progress = {"features": "There are no features."}, "unfinished: 12 of 40 jobs done"
     seen = Reader(make(bare, recommended=None, summary=[], missing=missing, progress=progress)).seen
     for words in (
-        "unfinished: 12 of 40 jobs are done",
+        "unfinished: 12 of 40 jobs done",
         "No learning rate can be recommended yet.",
-        "There is nothing to sum up yet.",
+        "No findings yet.",
         "No boundaries have been found yet.",
-        "There are no verdicts yet; they need finished runs.",
+        "No verdicts yet: they need finished runs.",
         "Features",
         "Not drawn. There are no features.",
         "No regimes have been decided yet.",

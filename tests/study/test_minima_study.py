@@ -167,7 +167,7 @@ def test_exploring_bisects_and_says_so(small_task: Made, tmp_path: Path):
         refine={"boundary": "divergence", "ratio": 10},
         training={"compile": False, "strategy": "stack"},
     )
-    assert notices == ["Bisection: PLR 10 is added.", "Bisection: PLR 1 is added."]
+    assert notices == ["Bisection adds PLR 10.", "Bisection adds PLR 1."]
     assert atlas.regimes["plr"].to_list() == [1e-1, 1, 10, 1e3]
     assert (tmp_path / "study" / "report.html").is_file()
     assert load(tmp_path / "study").next_plr is None

@@ -62,8 +62,8 @@ def at_equal_loss(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
     if found.is_empty():
         ends = f"{models['train_loss'].min():.3g} to {models['train_loss'].max():.3g}"
         raise StudyError(
-            f"No model in table 'sharpness' has a training loss within a factor {FACTOR} of {level:.3g}; "
-            f"they are {ends}."
+            f"No model in table 'sharpness' has a training loss within a factor of {FACTOR} of {level:.3g}; "
+            f"the losses are {ends}."
         )
     return found.with_columns(level=pl.lit(level))
 

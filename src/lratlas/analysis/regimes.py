@@ -169,7 +169,7 @@ def _check_unique(runs: pl.DataFrame) -> None:
     twice = runs.filter(runs.select("plr", "seed").is_duplicated())
     if twice.height:
         plr, seed = twice.select("plr", "seed").row(0)
-        raise StudyError(f"PLR {plr:g} has more than one pre-training run of seed {seed}; one is allowed")
+        raise StudyError(f"PLR {plr:g} has more than one pre-training run of seed {seed}; only one is allowed")
 
 
 def _check_traced(frame: pl.DataFrame) -> None:

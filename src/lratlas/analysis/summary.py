@@ -73,7 +73,7 @@ def _where(row: dict[str, float | None]) -> str:
     interval = (
         f"95% interval over seeds {numbers['low']} to {numbers['high']}"
         if "low" in numbers
-        else "one seed: no interval"
+        else "no interval with one seed"
     )
     return f"{numbers['value']} (between the tested {numbers['below']} and {numbers['above']}; {interval})"
 
@@ -81,8 +81,8 @@ def _where(row: dict[str, float | None]) -> str:
 def _convergence(regimes: pl.DataFrame, row: dict[str, float | None], name: str) -> str:
     if row["value"] is not None:
         return (
-            f"Training converges up to a constant {name} of about {_where(row)}: "
-            f"smaller ones{_down_to(regimes)} bring the training loss down towards zero, larger ones do not."
+            f"Training converges up to a constant {name} of about {_where(row)}. "
+            f"Smaller ones{_down_to(regimes)} bring the training loss close to zero; larger ones do not."
         )
     low, high = regimes["plr"][0], regimes["plr"][-1]
     span = f"between {format_lr(low)} and {format_lr(high)}" if low < high else format_lr(low)
@@ -132,7 +132,7 @@ def _divergence(regimes: pl.DataFrame, row: dict[str, float | None], at_chance: 
 def _too_small(regimes: pl.DataFrame) -> str:
     said = {
         UNMOVED: "the loss has not changed from its start",
-        SLOW: "predictions are at chance level after these steps, though a larger learning rate converges",
+        SLOW: "predictions are still at chance, although a larger learning rate converges",
     }
     plrs = {reason: regimes.filter(reason=reason)["plr"].to_list() for reason in said}
     return " ".join(f"Too small: {_plr_list(plrs[reason])}; {words}." for reason, words in said.items() if plrs[reason])
@@ -148,7 +148,7 @@ def _undecided_sentence(regimes: pl.DataFrame) -> str:
     ]
     advice = "More steps or more frequent traces should help."
     if (found["reason"] == UNBOUNDED).any():
-        advice = "Add a constant to the loss, so that a perfect fit has the loss 0."
+        advice = "Add a constant to the loss so that a perfect fit has loss 0."
     return f"Undecided: {'; '.join(parts)}. {advice}"
 
 
@@ -162,7 +162,7 @@ def _fine_tuned_sentence(best: Best | None, score: Score, regimes: pl.DataFrame)
     already = " Training already converges there." if best.plr in converging(regimes) else ""
     return (
         f"After fine-tuning with the lowest learning rate ({format_lr(best.flr)}), the best initial one is "
-        f"{format_lr(best.plr)}: {score.name} {score.show(best.value)}.{already}{_gain(best.gain, score)}"
+        f"{format_lr(best.plr)}, with {score.name} {score.show(best.value)}.{already}{_gain(best.gain, score)}"
     )
 
 
@@ -170,8 +170,8 @@ def _average_sentence(best: Best | None, score: Score) -> str:
     if best is None:
         return ""
     return (
-        f"The best weight average is over {best.count} checkpoints at {format_lr(best.plr)}: "
-        f"{score.name} {score.show(best.value)}.{_gain(best.gain, score)}"
+        f"The best weight average is over {best.count} checkpoints at {format_lr(best.plr)}, "
+        f"with {score.name} {score.show(best.value)}.{_gain(best.gain, score)}"
     )
 
 
@@ -182,7 +182,7 @@ def _gain(found: Gain | None, score: Score) -> str:
     unit, factor = (" points", 100) if score.more_is_better else ("", 1)
     start = f" {GAIN[0].upper()}{GAIN[1:]} is {plain(factor * found.mean)}{unit}"
     if found.low is None or found.high is None:
-        return f"{start} ({'one seed: no' if found.seeds == 1 else 'two seeds: too few for an'} interval)."
+        return f"{start} (no interval with {'one seed' if found.seeds == 1 else 'two seeds'})."
     meaning = "; it may be zero" if found.low <= 0 <= found.high else ""
     interval = signed_interval(factor * found.low, factor * found.high)
     return f"{start} (95% interval over seeds {interval}{meaning})."
@@ -195,15 +195,15 @@ def _features(sparsity: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     if trained.is_empty():
         return ""
     best = trained.sort("top_accuracy", descending=True).row(0, named=True)
-    text = f"Features: the strongest gives {100 * best['top_accuracy']:.1f}% accuracy at {format_lr(best['plr'])}"
+    text = f"Features: accuracy on the strongest one is {100 * best['top_accuracy']:.1f}% at {format_lr(best['plr'])}"
     if best["rest_accuracy"] is not None:
-        text += f", the others {100 * best['rest_accuracy']:.1f}% on average"
+        text += f", on the others {100 * best['rest_accuracy']:.1f}% on average"
     below = trained.filter(pl.col("plr").is_in(converging(regimes)) & (pl.col("plr") != best["plr"]))
     if below.is_empty():
         return f"{text}."
     top = below.select(pl.col("top_accuracy").max()).item()
     other = "other " if best["plr"] in converging(regimes) else ""
-    return f"{text}; at the {other}learning rates where training converges, at most {100 * top:.1f}%."
+    return f"{text}; at the {other}learning rates where training converges, it is at most {100 * top:.1f}%."
 
 
 def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
@@ -224,12 +224,12 @@ def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     )
     most = gains.sort(pl.col("accuracy") - pl.col("below").fill_null(0.0), descending=True).row(0, named=True)
     text = (
-        f"Fourier bands: on images reduced to bands {most['low']} to {most['high']}, {models} models recognise"
-        f" most at {format_lr(most['plr'])}, {100 * most['accuracy']:.1f}%"
+        f"Fourier bands: on images with only bands {most['low']} to {most['high']}, {models} models are most accurate"
+        f" at {format_lr(most['plr'])}, {100 * most['accuracy']:.1f}%"
     )
     if most["below"] is None or most["plr"] in below:
         return f"{text}."
-    return f"{text}; from learning rates where training converges, at most {100 * most['below']:.1f}%."
+    return f"{text}; where training converges, they reach at most {100 * most['below']:.1f}%."
 
 
 def minima_sentences(tables: Tables) -> list[str]:
@@ -265,11 +265,15 @@ def threshold_sentence(tables: Tables) -> str:
     law = {row["parameter"]: row for row in table(tables, "power_law").iter_rows(named=True)}
     if not law:
         few = part.height < FEWEST_POINTS
-        why = f"a power law needs {FEWEST_POINTS} rising learning rates" if few else "the epochs do not determine one"
+        why = (
+            f"a power law needs {FEWEST_POINTS} learning rates with rising epochs"
+            if few
+            else "the epochs do not determine one"
+        )
         return f"{growth}. No threshold is fitted: {why}."
     place, exponent = law["threshold"], law["exponent"]
     return (
-        f"{growth}. The growth follows a power of the distance to a threshold of "
+        f"{growth}. The growth follows a power law in the distance to a threshold of "
         f"{format_lr(place['value'], digits=3)}{_interval(place, lr=True)}, with exponent −{exponent['value']:.2g}"
         f"{_interval(exponent, lr=False)}."
     )
@@ -293,11 +297,11 @@ def stages(tables: Tables) -> str:
     ways = [
         text
         for way, kind in (("high", "first"), ("low", "second"))
-        if (text := _against(scores, way, f"directly from a {kind} learning rate"))
+        if (text := _against(scores, way, f"direct path from a {kind} learning rate"))
     ]
     way = " → ".join(format_lr(lr) for lr in (plr, plr2, flr))
-    lead = f"Two stages: the best test accuracy, {100 * mean:.1f}%, is reached by {way}."
-    return f"{lead} The best of two stages is {' and '.join(ways)}." if ways else lead
+    lead = f"Two stages: the best path, {way}, reaches {100 * mean:.1f}% test accuracy."
+    return f"{lead} The best two-stage path is {' and '.join(ways)}." if ways else lead
 
 
 def norms(tables: Tables) -> str:
@@ -319,8 +323,8 @@ def norms(tables: Tables) -> str:
         f"{row['spread']:.2g} decades {row['state']}" + (f" with {format_lr(row['flr'])}" if row["flr"] else "")
         for row in rows
     ]
-    where = "" if name == "all" else f" of regime {name}" if name != "undecided" else " of no decided regime"
-    return f"Norms: nine tenths of the filters{where} lie within {join_words(parts)}."
+    where = "" if name == "all" else f" of regime {name}" if name != "undecided" else " at undecided learning rates"
+    return f"Norms: 90% of the filters{where} span {join_words(parts)}."
 
 
 def sharpness(tables: Tables) -> str:
@@ -337,8 +341,8 @@ def sharpness(tables: Tables) -> str:
         return ""
     found = flatness_correlation(models)
     missed = models.height - models["converged"].sum()
-    caveat = f" The eigenvalue of {missed} of {models.height} models there did not converge." if missed else ""
-    lead = f"Sharpness at a training loss of about {models['level'][0]:.2g} (within a factor {FACTOR})"
+    caveat = f" The eigenvalue did not converge for {missed} of these {models.height} models." if missed else ""
+    lead = f"Sharpness at a training loss of about {models['level'][0]:.2g} (within a factor of {FACTOR})"
     if found.coefficient is None or found.p is None:
         return f"{lead}: too few different models ({found.plrs} learning rates) to relate it to the test error.{caveat}"
     clear = found.p < 1 - COVERAGE
@@ -358,7 +362,7 @@ def _growth(part: pl.DataFrame, convergence: pl.DataFrame) -> str:
     first, last = part.row(0, named=True), part.row(-1, named=True)
     start = f"{first['epochs']:,.0f} at {format_lr(first['plr'], digits=3)}"
     if part.height == 1:
-        text = f"Epochs to convergence are fewest, {start}, at the largest learning rate that converges"
+        text = f"Epochs to convergence are fewest at the largest learning rate that converges: {start}"
     else:
         end = f"{last['epochs']:,.0f} at {format_lr(last['plr'], digits=3)}"
         text = f"Epochs to convergence grow from {start} to {end}"
@@ -385,7 +389,7 @@ def _against(scores: pl.DataFrame, way: str, named: str) -> str:
     if not len(ours) or not len(theirs):
         return ""
     gain = best_over_best(ours, theirs)
-    text = f"{abs(100 * gain.mean):.2g} points {'more' if gain.mean >= 0 else 'less'} than the best {named}"
+    text = f"{abs(100 * gain.mean):.2g} points {'above' if gain.mean >= 0 else 'below'} the best {named}"
     if gain.low is None or gain.high is None:
         return text
     meaning = "; it may be zero" if gain.low < 0 < gain.high else ""

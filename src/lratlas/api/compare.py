@@ -101,11 +101,11 @@ def compare(studies: Sequence[str | Path | Atlas]) -> Comparison:
         StudyError: The list is empty or has duplicates, or a folder is not a study.
     """
     if isinstance(studies, str | Path | Atlas) or not studies:
-        raise StudyError("There is nothing to compare; give a list of one study folder or more.")
+        raise StudyError("There is nothing to compare; pass a list of at least one study folder.")
     atlases = [study if isinstance(study, Atlas) else load(study) for study in studies]
     again = [place for place, times in Counter(_place(atlas) for atlas in atlases).items() if times > 1]
     if again:
-        raise StudyError(f"The study in {again[0]} is given twice; name each study once.")
+        raise StudyError(f"The study in {again[0]} is listed twice; list each study once.")
     names = Counter(atlas.spec.name for atlas in atlases)
     return Comparison(
         entries=tuple(_entry(atlas, shared=names[atlas.spec.name] > 1) for atlas in atlases),

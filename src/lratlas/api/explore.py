@@ -211,7 +211,7 @@ def _run(
     with shown(progress, lambda: _regimes(store)) as told, forward_warnings(notice) as tell:
         atlas = run_once(spec, notice=tell)
         while (plr := atlas.next_plr) is not None:
-            tell(f"Bisection: PLR {plr:g} is added.")
+            tell(f"Bisection adds PLR {plr:g}.")
             # Read the stored spec, since another process may have extended the study.
             atlas = run_once(None, plr, notice=tell)
     return atlas

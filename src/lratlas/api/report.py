@@ -134,18 +134,18 @@ def _paper_figure(results: Results, draw: TableChart | str) -> Drawing:
     if not isinstance(draw, str):
         return draw(results.tables, elr=results.elr)
     if draw not in results.charts:
-        raise StudyError("It shows other data than those of this study.")
+        raise StudyError("It needs data that this study does not have.")
     return results.chart(draw)
 
 
 def progress(results: Results) -> str:
     """The progress of an unfinished study, in words; empty if all its jobs are done."""
     found = standing(results.store, results.plan, results.tables, results.spec.refine)
-    jobs = f"{found.jobs.done:,} of {found.jobs.total:,} jobs are done"
+    jobs = f"{found.jobs.done:,} of {found.jobs.total:,} jobs done"
     words = {
         "finished": "",
         "unfinished": f"unfinished: {jobs}",
-        "bisecting": f"bisecting: {jobs}, more will follow",
+        "bisecting": f"bisecting: {jobs}, more to come",
     }
     return words.get(found.state, f"unfinished: {found.state}")
 
@@ -159,7 +159,7 @@ def facts(results: Results) -> dict[str, str]:
         "Command": _command(results),
         "Runs": f"{len(runs):,}, {trained:,} SGD steps planned",
         "Wall time": _wall_time(results),
-        "Training time": f"{_duration(float(runs['seconds'].sum()))}, summed over processes, pauses not counted",
+        "Training time": f"{_duration(float(runs['seconds'].sum()))}, summed over processes, without pauses",
         "Data fingerprint": ", ".join(prints),
         "Versions": f"{plan.versions} (format {plan.format})" if plan else "",
         "Report": f"lratlas {version('lratlas')}, altair {version('altair')}, Python {platform.python_version()},"
@@ -179,7 +179,7 @@ def _command(results: Results) -> str:
 def _wall_time(results: Results) -> str:
     found = wall_time(results.store)
     if not found.sessions:
-        return "unknown: the study was cut off before it could be written down"
+        return "unknown: the study stopped before it was recorded"
     return _duration(found.seconds) + (f" in {found.sessions} sessions" if found.sessions > 1 else "")
 
 

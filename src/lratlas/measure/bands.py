@@ -134,7 +134,7 @@ BANDS = Measurement(
             "bands": Option(
                 kind=Bands,
                 default=True,
-                description="accuracies on Fourier bands of images, kept and removed: true, false, or a list of"
+                description="accuracies on images with only a Fourier band, and without it: true, false, or a list of"
                 " [low, high]",
             )
         },

@@ -217,8 +217,8 @@ class Measurement:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(str(self.name)):
             raise SpecError(
-                f"A measurement cannot have the name {self.name!r}; it must begin with a lower-case letter and have"
-                " up to 40 lower-case letters, digits and underscores."
+                f"A measurement has the name {self.name!r}, but names must start with a lower-case letter and have at"
+                " most 40 lower-case letters, digits and underscores."
             )
         if not callable(self.function):
             raise SpecError(f"Measurement {self.name}: function is {self.function!r}, but must be a function.")
@@ -227,13 +227,13 @@ class Measurement:
         for column, kind in self.columns.items():
             if not _NAME.fullmatch(str(column)) or column in self.needs.about:
                 raise SpecError(
-                    f"Measurement {self.name} cannot have the column {column!r}; columns are named as measurements are,"
-                    f" and {', '.join(self.needs.about)} are there already."
+                    f"Measurement {self.name} cannot have the column {column!r}: columns follow the rules for names of"
+                    f" measurements, and {', '.join(self.needs.about)} are reserved."
                 )
             if str(kind) not in _TYPES:
                 raise SpecError(
                     f"Measurement {self.name}: column {column!r} has the type {kind}, but must have one of"
-                    f" {', '.join(_TYPES)} of polars."
+                    f" the Polars types {', '.join(_TYPES)}."
                 )
         object.__setattr__(self, "columns", {column: str(kind) for column, kind in self.columns.items()})
         self._check_chart()
@@ -249,7 +249,7 @@ class Measurement:
                     f"Measurement {self.name}: chart.{axis} is {column!r}, but must be one of {', '.join(kinds)}."
                 )
             if axis != "series" and kinds[str(column)] not in _NUMBERS:
-                raise SpecError(f"Measurement {self.name}: chart.{axis} is {column!r}, which is not a number.")
+                raise SpecError(f"Measurement {self.name}: chart.{axis} is {column!r}, but must be a numeric column.")
 
     @property
     def table(self) -> str:

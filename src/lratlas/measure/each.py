@@ -103,7 +103,7 @@ def _rows(measurement: Measurement, run: str, returned: object) -> list[dict[str
     rows = cast("Sequence[object]", given if isinstance(given, Sequence) and not isinstance(given, str) else ())
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         kind = "no row" if isinstance(given, Sequence) and not rows else type(returned).__name__
-        raise wrong(f"returned {kind}; it must return a mapping from columns to values, or a sequence of those")
+        raise wrong(f"returned {kind}; it must return a mapping from columns to values, or a sequence of such mappings")
     found = [to_python(dict(cast("Mapping[str, object]", row))) for row in rows]
     for row in found:
         if row.keys() != measurement.columns.keys():

@@ -62,9 +62,9 @@ FEATURES = Measurement(
     needs=Needs(
         stacked=True,
         order=("seed", "plr", "stage", "flr", "count", "feature"),
-        words="accuracy with a single feature informative, feature by feature",
+        words="accuracy with a single informative feature, for each feature",
         options={
-            "features": Option(default=True, description="single-feature accuracies, where the task has such sets")
+            "features": Option(default=True, description="single-feature accuracies, if the task has such test sets")
         },
         settle=_settle,
         figures=(

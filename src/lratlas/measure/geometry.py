@@ -108,15 +108,13 @@ GEOMETRY = Measurement(
         table="pairs",
         about=("plr", "seed"),
         order=("plr", "seed", "a", "b"),
-        words="angles and error barriers between the solutions of a PLR, seed by seed",
+        words="angles and error barriers between the solutions of a PLR, for each seed",
         options={
             "geometry": Option(default=True, description="angles and error barriers between solutions"),
             "interpolation": Option(
                 kind=int, default=21, description="points on the line between two models", least=3, most=1001
             ),
-            "great_circle": Option(
-                default=False, description="error barriers along the great circle, besides the line"
-            ),
+            "great_circle": Option(default=False, description="also error barriers along the great circle"),
         },
         settle=_settle,
         jobs=_jobs,

@@ -51,7 +51,7 @@ def _settle(options: Options, task: "Prepared") -> Options | None:
     if not options["norms"]:
         return None
     if all(value.dim() < 2 for value in make_model(task, 0).parameters() if value.requires_grad):
-        raise SpecError("`measure.norms` is true, but no trained weight of the model has an output axis and another.")
+        raise SpecError("`measure.norms` is true, but no trained weight of the model has at least two axes.")
     return {}
 
 

@@ -52,8 +52,8 @@ def _settle(options: Options, task: "Prepared") -> Options | None:
     smallest = taken // -(-taken // task.samples_per_step)
     if norm_names(make_model(task, 0)) and smallest < _FEWEST:
         raise SpecError(
-            f"`measure.sharpness_samples` is {options[_SAMPLES]}, of which mini-batches of {smallest} are made;"
-            f" batch norm needs {_FEWEST} samples in each."
+            f"`measure.sharpness_samples` is {options[_SAMPLES]}, which makes mini-batches of {smallest};"
+            f" batch norm needs at least {_FEWEST} samples in each."
         )
     return {_SAMPLES: options[_SAMPLES]}
 
@@ -92,7 +92,7 @@ SHARPNESS = Measurement(
             _SAMPLES: Option(
                 kind=int,
                 default=2048,
-                description="training samples that sharpness is measured on, drawn at random",
+                description="number of training samples for sharpness, drawn at random",
                 least=1,
                 free=True,
             ),

@@ -132,8 +132,8 @@ def recipes(advice: Advice) -> list[Recipe]:
     one = advice.counted.removesuffix("s")
     average = Recipe(
         heading="Average the last tenth",
-        words="The LR stays constant. Averages are also validated after 1/8, 1/4 and 1/2 of the training; the best one"
-        " is kept. This costs no extra training.",
+        words="The LR stays constant. Averages are also validated after 1/8, 1/4 and 1/2 of the training; the best "
+        "one is saved. This costs no extra training.",
         code=_AVERAGE.format(
             steps=advice.steps,
             one=one,
@@ -155,8 +155,8 @@ def recipes(advice: Advice) -> list[Recipe]:
 def _schedule_recipe(advice: Advice) -> Recipe:
     return Recipe(
         heading="Keep your schedule",
-        words="The advised LR is what the schedule multiplies: give it to the optimizer as the initial LR, and keep the"
-        " scheduler and the warm-up as they are.",
+        words="The schedule multiplies the advised LR: pass it to the optimizer as the initial LR, "
+        "and leave the scheduler and the warm-up unchanged.",
         code=f"optimizer = make_optimizer(lr={lr_text(advice.lr or 0.0)})\n",
     )
 
@@ -169,9 +169,9 @@ def _continuation_recipes(advice: Advice) -> list[Recipe]:
     return [
         Recipe(
             heading="Start from the search's checkpoint",
-            words=f"The search has trained {done:,} of the {advice.length(advice.steps)} at LR {lr_text(lr)}, the"
-            " nearest one that it tried. Its weights are in the checkpoint; the state of the optimizer is not,"
-            " and starts from scratch."
+            words=f"The search has trained {done:,} of the {advice.length(advice.steps)} at LR {lr_text(lr)}, the "
+            "nearest one that it tried. The checkpoint has the weights but not the state of the optimizer, which starts"
+            " from scratch."
             f"{_describe_missed(done, advice.steps)}",
             code=_CONTINUE.format(checkpoint=advice.checkpoint.name, done=done, steps=advice.steps, one="step"),
         )
@@ -207,13 +207,13 @@ def parse_segment(segment: str) -> tuple[float, int]:
 METHOD = (
     "Every LR is trained for 1/64 of a full training, with the same initial weights and batches. The better LRs"
     " continue for twice as long each time, ranked by the validation metric of their averaged weights (of the last"
-    " ones under a schedule). While no LR has learned anything, none is ranked: they are thinned out evenly.",
+    " ones under a schedule). Until an LR has learned something, LRs are not ranked but thinned out evenly.",
     "LRs are compared at one length at a time. A difference counts if it exceeds the noise of the validation set and of"
     " the seed at the level of 5%. Budget above 1.5 buys further seeds of the LRs within the noise, then longer"
     " trainings.",
     "The recommended LR is the mean, over log LR, of the LRs within the noise of the best one at the longest length. It"
-    " is then lowered for the part that was not trained. At the ends of the good range, LRs fall behind by more than"
-    " noise and tolerance.",
+    " is then lowered for the part that was not trained. The good range ends where LRs fall behind by more than noise "
+    "and tolerance.",
     "The expected metric is a projection, not a measurement: each further doubling of the length is assumed to gain"
     " less than the one before it.",
     "Regimes follow from the training losses of each LR, as in lratlas.watch.",

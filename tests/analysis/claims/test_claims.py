@@ -142,7 +142,7 @@ def test_one_seed_leaves_everything_open_and_asks_for_more(world: World) -> None
         assert row["effect"] is not None
         assert row["low"] is None
         assert row["high"] is None
-        assert "one seed is too few for an interval; repeat with at least 3" in row["statement"], row["claim"]
+        assert "one seed is too few for an interval; repeat with at least 3 seeds" in row["statement"], row["claim"]
 
 
 def test_two_seeds_are_too_few(world: World) -> None:
@@ -178,7 +178,7 @@ def test_a_grid_on_one_side_of_the_threshold_cannot_tell(world: World, kinds: li
 def test_a_grid_that_ends_below_divergence_leaves_the_order_open(world: World) -> None:
     row = judged(world(kinds=["converged"] * 6 + ["plateau"] * 6))["three-regimes"]
     assert row["verdict"] == "inconclusive"
-    assert "add larger ones for divergence" in row["statement"]
+    assert "add larger learning rates for divergence" in row["statement"]
 
 
 @pytest.mark.parametrize(("gap", "verdict"), [(1, "inconclusive"), (0, "contradicted")])

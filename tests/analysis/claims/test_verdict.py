@@ -47,5 +47,5 @@ def test_the_seeds_asked_for_would_tell() -> None:
     """With as many seeds of the same spread, the interval is as wide as its distance to the limit, within a seed."""
     told = what_would_tell(gain(0.02, 0.04, seeds=5))
     assert told == "5 seeds are too few; about 20 should be enough"
-    assert "too small for fewer than 200 seeds" in what_would_tell(gain(0.0001, 0.05))
+    assert "too small to detect with fewer than 200 seeds" in what_would_tell(gain(0.0001, 0.05))
     assert what_would_tell(gain(0.1, None, seeds=2)).startswith("2 seeds are too few")

@@ -49,7 +49,8 @@ CLAIMS: Mapping[str, Claim] = {
         judge=connected_basin,
     ),
     "high-flr-leaves": Claim(
-        title="From far below the threshold, a high fine-tuning learning rate leaves the basin", judge=high_flr_leaves
+        title="A high fine-tuning learning rate leaves the basin of a start far below the threshold",
+        judge=high_flr_leaves,
     ),
     "sparse-features": Claim(
         title="Networks learn a few features just above the threshold, and a little of every feature below it",

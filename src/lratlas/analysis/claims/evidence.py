@@ -103,7 +103,7 @@ def what_would_tell(effect: Gain, limit: float = 0.0, *, negligible: float | Non
     )
     needed = math.inf if distance <= 0 else effect.seeds * (reach / distance) ** 2
     if needed > MOST_SEEDS:
-        return f"the difference is too small for fewer than {MOST_SEEDS} seeds"
+        return f"the difference is too small to detect with fewer than {MOST_SEEDS} seeds"
     return f"{effect.seeds} seeds are too few; about {max(math.ceil(needed), effect.seeds + 1)} should be enough"
 
 
@@ -180,7 +180,7 @@ class Evidence:
             )
         if beyond and not self.sides.beyond:
             raise Unanswered(
-                "Inconclusive: no tested learning rate is above the range just above the threshold; add larger ones."
+                "Inconclusive: no tested learning rate is beyond the range just above the threshold; add larger ones."
             )
 
     def found(

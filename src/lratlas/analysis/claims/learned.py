@@ -33,8 +33,8 @@ def sparse_features(evidence: Evidence) -> Judgement:
     return _contrast(
         evidence,
         runs,
-        "The best single feature of a model stands out above its others by {near} just above the threshold ({plrs}), "
-        "{below} where training converges",
+        "The accuracy of a model's best feature exceeds that of its other features by {near} just above the threshold "
+        "({plrs}), {below} where training converges",
         unit=" points",
     )
 
@@ -56,9 +56,9 @@ def middle_band(evidence: Evidence) -> Judgement:
     return _contrast(
         evidence,
         runs,
-        f"Of images with only the bands {low} to {high} left, models recognise {{near}} just above the threshold "
-        "({plrs}), {below} where training converges",
-        unit=" %",
+        f"On images with only the bands {low} to {high}, accuracy is {{near}} just above the threshold ({{plrs}}), "
+        "{below} where training converges",
+        unit="%",
     )
 
 
@@ -87,6 +87,6 @@ def _contrast(evidence: Evidence, runs: pl.DataFrame, sentence: str, *, unit: st
     sizes = {name: f"{100 * value.mean():.1f}{unit}" for name, value in values.items()}
     said = sentence.format(near=sizes["near"], plrs=lr_range(evidence.sides.near), below=sizes["below"])
     if further:
-        said += f", {sizes['beyond']} beyond"
-    said += f"; a difference of {describe_effect(effect)}."
+        said += f", {sizes['beyond']} at larger learning rates"
+    said += f"; the gain over convergence is {describe_effect(effect)}."
     return evidence.found(verdict, effect, said, open_because=what_would_tell(effect), negligible=NEGLIGIBLE)

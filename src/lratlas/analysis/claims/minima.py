@@ -59,7 +59,7 @@ def connected_basin(evidence: Evidence) -> Judgement:
     said = (
         f"The largest test error barrier between the solutions of one learning rate is {_barrier(at_low)} at "
         f"{format_lr(first)}, the lowest on the plateau, and {_barrier(at_high)} at {format_lr(last)}, the highest; "
-        f"up to {limit:g} they count as connected."
+        f"solutions count as connected up to {limit:g}."
     )
     verdict, what = together(*parts), what_would_tell(at_low if parts[0] == "inconclusive" else at_high, limit)
     ends_early = not lost or lost[0] > CLOSE * last
@@ -106,16 +106,16 @@ def sharpness_unrelated(evidence: Evidence) -> Judgement:
         raise NotMeasured("Needs measure.sharpness = true in the spec.")
     level = at_equal_loss(evidence.tables)
     if level.is_empty():
-        raise Unanswered("Inconclusive: every model with a sharpness has a training loss of 0.")
+        raise Unanswered("Inconclusive: no model with a measured sharpness has a positive training loss.")
     loss = float(level["level"][0])
     coefficients = pl.Series([_correlation(evidence, seed, at_loss=loss) for seed in evidence.seeds], dtype=pl.Float64)
     if coefficients.null_count() == len(coefficients):
         raise Unanswered("Inconclusive: fewer than five learning rates have a model at equal training loss; add more.")
     effect = clip_gain(over_seeds(coefficients.drop_nulls().to_numpy()), -1.0, 1.0)
     said = (
-        f"Among models of equal training loss, about {loss:.2g}, from different learning rates, the rank correlation "
-        "between sharpness (top Hessian eigenvalue) and test error is "
-        f"{describe_effect(effect, factor=1, unit='')}; from {ORDERS}, or below −{ORDERS}, sharpness would order them."
+        f"Among models from different learning rates with a training loss of about {loss:.2g}, the rank correlation "
+        f"between sharpness (top Hessian eigenvalue) and test error is {describe_effect(effect, factor=1, unit='')}; "
+        f"above {ORDERS} or below −{ORDERS}, sharpness would predict the test error."
     )
     # Neither larger nor smaller than the correlation of an order
     mirrored = replace(effect, mean=-effect.mean, low=_minus(effect.high), high=_minus(effect.low))
@@ -139,7 +139,7 @@ def _fast_from_slow(evidence: Evidence) -> tuple[float, float, float]:
         )
     if not isinstance(flr, float) or flr <= plr:
         raise Unanswered(
-            "Inconclusive: fine-tuning is not faster than the smallest learning rate; add a higher one to [finetune]."
+            "Inconclusive: no fine-tuning learning rate is above the smallest pre-training one; add one to [finetune]."
         )
     return plr, flr, threshold
 

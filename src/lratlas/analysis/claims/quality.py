@@ -107,8 +107,8 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
     pairs = scores.filter(pl.col("plr").is_in(evidence.sides.beyond), pl.col("plr2").is_in(evidence.sides.near))
     if pairs.is_empty():
         raise Unanswered(
-            "Inconclusive: no first learning rate beyond the range just above the threshold is followed by one "
-            f"within it ({lr_range(evidence.sides.near)})."
+            "Inconclusive: no run goes from a learning rate beyond the range just above the threshold to one within it "
+            f"({lr_range(evidence.sides.near)})."
         )
     ways = pairs.pivot("way", index=["plr", "plr2", "seed"], values="test_accuracy")
     if not {"high", "low", "both"} <= {*ways.columns}:
@@ -158,9 +158,9 @@ def _best_near(evidence: Evidence, runs: pl.DataFrame, lead: str) -> Judgement:
         else "No larger learning rate was tested."
     )
     said = (
-        f"{lead}, the best start just above the threshold, {_name_model(best['near'])}, reaches {score.name} "
-        f"{score.show(best['near']['value'])}, the best start that converges, {_name_model(best['below'])}, "
-        f"{score.show(best['below']['value'])}; {GAIN} is {shown}. {larger}"
+        f"{lead}, {score.name} is {score.show(best['near']['value'])} from {_name_model(best['near'])}, the best start "
+        f"just above the threshold, and {score.show(best['below']['value'])} from {_name_model(best['below'])}, the "
+        f"best start that converges; {GAIN} is {shown}. {larger}"
     )
     return evidence.found(together(*parts), effect, said, open_because=what_would_tell(effect), negligible=negligible)
 

@@ -21,7 +21,7 @@ from lratlas.analysis.claims.evidence import (
 )
 from lratlas.analysis.estimates import Floats, Gain
 from lratlas.analysis.power_law import rising
-from lratlas.text import format_lr
+from lratlas.text import format_lr, join_words
 
 # Share of the pairs of PLRs from different regimes that must be in order: one stray PLR in a dozen is acceptable.
 IN_ORDER = 0.8
@@ -129,7 +129,7 @@ def _course(ends: dict[str, list[float]]) -> str:
     words = {"1": "converges up to {}", "2": "stays on a noisy plateau from {} to {}", "3": "diverges from {}"}
     shown = {"1": ends["1"][-1:], "2": [*ends["2"][:1], *ends["2"][-1:]], "3": ends["3"][:1]}
     parts = [words[name].format(*(format_lr(plr) for plr in plrs)) for name, plrs in shown.items() if plrs]
-    return ", ".join(parts)
+    return join_words(parts)
 
 
 def _missing(ends: dict[str, list[float]]) -> str:
@@ -138,6 +138,6 @@ def _missing(ends: dict[str, list[float]]) -> str:
         return (
             f"no plateau was found; add learning rates between {format_lr(ends['1'][-1])} and {format_lr(ends['3'][0])}"
         )
-    needed = {"1": "smaller learning rates, or longer training, for convergence", "2": "some for a plateau"}
-    parts = [needed.get(name, "larger ones for divergence") for name, plrs in ends.items() if not plrs]
+    needed = {"1": "smaller learning rates or more steps for convergence", "2": "learning rates for a plateau"}
+    parts = [needed.get(name, "larger learning rates for divergence") for name, plrs in ends.items() if not plrs]
     return f"add {' and '.join(parts)}"

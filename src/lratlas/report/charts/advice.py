@@ -222,8 +222,8 @@ def advice_text(advice: Advice) -> Text:
         heading=advice_in_words(advice),
         caption=" ".join(_sentences(advice)),
         alt="Line chart of the validation metric against the learning rate on a log axis, one line for each length,"
-        " from light for the shortest to dark for the longest. The recommended learning rate and the good range are"
-        " marked where there are any; failed ones are crosses at the edge. The values are in the table below.",
+        " from light for the shortest to dark for the longest. The recommended learning rate and the good range are "
+        "marked if they exist; failed learning rates are crosses at the edge. The values are in the table below.",
     )
 
 
@@ -235,10 +235,10 @@ def _sentences(advice: Advice) -> Iterator[str]:
         band = "; the grey band is the good range" if advice.low != advice.high else ""
         yield f"The vertical line is the LR to use{band}."
     elif advice.low is not None:
-        yield "The grey band holds the LRs that tie."
+        yield "The grey band marks the LRs that tie."
     if errors_data(advice)["low"].count():
         yield (
-            "Bars: at each length the 90% interval of an LR's difference to the best one. Dotted: the best metric of"
+            "Bars: at each length the 90% interval of an LR's difference from the best one. Dotted: the best metric of"
             " the longest comparison; an LR whose bar reaches it is within the noise of the best one."
         )
     if expected_data(advice).height:

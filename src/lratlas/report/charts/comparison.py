@@ -22,11 +22,12 @@ _DEEPEST = -25.0
 
 TEXT = Text(
     heading="Quality against the PLR as a multiple of the convergence threshold",
-    caption="After fine-tuning with the lowest FLR, mean over seeds, where no seed is missing. Each study is shown as "
-    "the difference from its own best PLR, so that tasks of different difficulty share one axis: a line is at zero "
-    "where its initial LR is the best one. Left of 1, training converges at the PLR; right of it, it does not. "
-    "The threshold lies between two PLRs of each study's grid, so a multiple is known to a step of that grid. "
-    "Differences of more than 25 points of accuracy end at the lower edge.",
+    caption="The score after fine-tuning with the lowest FLR, mean over seeds, for PLRs with all "
+    "seeds. Each line shows the difference from the study's best PLR, so tasks of different "
+    "difficulty share one axis, and zero is the best initial LR. Training converges left of "
+    "1, and does not converge right of 1. The threshold is between two PLRs of each study's "
+    "grid, so multiples are exact to one step of that grid. Differences above 25 points of "
+    "accuracy are drawn at the lower edge.",
     alt="Line chart of the test score after fine-tuning, as the difference from the best of each study, against the "
     "pre-training learning rate divided by the study's convergence threshold on a log axis; one line for each study, "
     "and a vertical rule at one.",
@@ -59,7 +60,7 @@ def why_left_out(entries: Sequence[Entry]) -> dict[str, str]:
     scores = {entry.name: _entry_score(entry).column for entry in entries if not reasons[entry.name]}
     if "test_accuracy" in scores.values():
         reasons |= {
-            name: f"{name} has losses, which have no place on an axis of accuracies."
+            name: f"{name} reports losses, which cannot share an axis with accuracies."
             for name, column in scores.items()
             if column != "test_accuracy"
         }
@@ -134,7 +135,7 @@ def _curve(entry: Entry) -> pl.DataFrame:
 def _lacks(entry: Entry) -> str:
     if entry.threshold is None:
         return f"{entry.name} has no convergence threshold within its PLRs."
-    return f"{entry.name} has no PLR fine-tuned in all its seeds." if _curve(entry).is_empty() else ""
+    return f"{entry.name} has no PLR fine-tuned in all seeds." if _curve(entry).is_empty() else ""
 
 
 def _difference(data: pl.DataFrame, score: Score) -> alt.Y:
@@ -173,8 +174,8 @@ ABSENT = "–"
 Row = Mapping[str, Any]
 
 NOTE = (
-    f"Intervals are 95%, over seeds; – is what a study lacks. A gain is {GAIN}, paired by seed. The good range: "
-    "neighbouring PLRs within one point of the best (one per cent of a loss)."
+    f"Intervals are 95% over seeds; – marks missing values. A gain is {GAIN}, paired by seed. The good range: "
+    "neighbouring PLRs within one point of the best (1% for a loss)."
 )
 
 

@@ -104,11 +104,12 @@ class _View:
 
 _CONVERGENCE_WORDS = Text(
     heading="Epochs to convergence near the threshold",
-    caption="The first epoch in which every training sample was classified correctly: a dot per seed, and the "
-    "median over seeds, those that never got there counting as infinite; a triangle marks PLRs with such seeds. "
-    "Where the medians fix one, a power law of the distance to the convergence threshold is dashed, its threshold "
-    "is the vertical line, and the rise is shown once more by itself. Last, the test accuracy at the end of that "
-    "epoch, mean over the seeds that got there, with one standard deviation either way.",
+    caption="The first epoch with every training sample classified correctly: a dot for each seed, "
+    "and a line for the median over seeds. Seeds that never reach it count as infinite; a "
+    "triangle marks their PLRs. If the medians determine a power law in the distance to the "
+    "convergence threshold, it is dashed, its threshold is the vertical line, and a "
+    "separate chart shows the rise. The last chart shows the test accuracy at the end of "
+    "that epoch, mean over the seeds that reach it, with one standard deviation either way.",
     alt="Charts against the pre-training learning rate: the epochs to convergence on a log axis, a dot for each "
     "seed, a line for the median and, where there is one, the fitted power law with its threshold; and the mean "
     "test accuracy at convergence with a band of one standard deviation. Regimes are shaded.",
@@ -136,7 +137,9 @@ def convergence_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     if law.height:
         near = _near(law, elr=elr)
         rise = data.filter(pl.col("plr").is_between(near.low, near.high))
-        panels.insert(1, near.panel(_epochs(rise, law, near, seed, "rise"), tables, "the rise, on a plain axis", width))
+        panels.insert(
+            1, near.panel(_epochs(rise, law, near, seed, "rise"), tables, "the rise, on a linear axis", width)
+        )
     return theme.finish(alt.hconcat(*panels, spacing=14), _CONVERGENCE_WORDS, seed.parameter)
 
 

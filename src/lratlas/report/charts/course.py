@@ -144,8 +144,8 @@ def course_text(advice: Advice) -> Text:
     )
     return Text(
         heading=course_in_words(advice),
-        caption=f"A line for each LR that was trained for more than the first share, first seed; {better(advice)}. It"
-        f" ends, with its LR, where the LR was dropped for better ones.{left}{dashed}{expected}",
+        caption=f"A line for each LR that was trained beyond the first share, for the first seed; {better(advice)}. A "
+        f"line ends, labelled with its LR, where the LR was dropped for better ones.{left}{dashed}{expected}",
         alt="Line chart of the validation metric against the share of a full training, doubling along the axis, one "
         "line for each learning rate that continued; lines end where the learning rate was dropped.",
     )

@@ -108,10 +108,10 @@ def _words(tables: Tables, data: pl.DataFrame) -> Text:
     medians = "; medians over seeds" if seeds > 1 else "; one seed"
     arcs = " Dashed: barriers along the great circle." if data["test_barrier_arc"].count() else ""
     return Text(
-        heading=basin_in_words(data, table(tables, "regimes")) or "How far apart the solutions of one PLR are",
-        caption="Between the solutions fine-tuned with the lowest FLR, with the highest FLR, and the averaged one: the "
-        "angle between their weights, and the error barriers on the straight line between them"
-        f"{medians}. Up to a test barrier of {DEFAULTS.barrier:.0%} (dotted) solutions count as connected."
+        heading=basin_in_words(data, table(tables, "regimes")) or "Distance between the solutions of one PLR",
+        caption="The angle between the weights and the error barriers on the straight line, between the solutions "
+        "fine-tuned with the lowest FLR and with the highest FLR and the averaged one"
+        f"{medians}. Solutions with a test barrier up to {DEFAULTS.barrier:.0%} (dotted) count as connected."
         f"{arcs} " + regimes_in_words(regime_bands(tables)),
         alt="Three line charts against the pre-training learning rate: the angle, the train error "
         "barrier and the test error barrier between the solutions fine-tuned with the lowest and "

@@ -123,9 +123,10 @@ _KEPT = {True: "band alone, accuracy", False: "without band, accuracy"}
 
 _FEATURES_WORDS = Text(
     heading="Which features were learned",
-    caption="Accuracy on test sets in which a single feature is informative. The features of each run "
-    "are sorted from best to worst, then averaged over seeds, if there are several, rank by rank: one line far above "
-    "the others means that a run relies on few features. Dashed: the test accuracy, with all features.",
+    caption="Accuracy on test sets with a single informative feature. The features of each run are "
+    "sorted from best to worst, then averaged over seeds by rank. One line far above the "
+    "others means that runs rely on few features. Dashed: the test accuracy, with all "
+    "features.",
     alt="Line charts of the single-feature accuracies against the pre-training learning rate, one "
     "line for each rank from the best feature of a run to the worst, mean over seeds, and a dashed line for the "
     "test accuracy; a panel each for pre-trained, fine-tuned and averaged models. Regimes are shaded.",
@@ -219,7 +220,7 @@ def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
 
 _FEATURES_FULL_WORDS = Text(
     heading="Which features were learned, for every FLR and every average",
-    caption="As the chart before, for all models: pre-trained, fine-tuned with each FLR, averaged over each number "
+    caption="As the previous chart, for all models: pre-trained, fine-tuned with each FLR, averaged over each number "
     "of checkpoints (SWA-k).",
     alt="Small line charts of the single-feature accuracies against the pre-training learning rate, sorted within "
     "each run, mean over seeds, with a dashed line for the test accuracy: a panel for pre-trained models, one for "
@@ -262,9 +263,9 @@ def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
 
 _BANDS_WORDS = Text(
     heading="Which Fourier bands were learned",
-    caption="Test accuracy on images of which only one band of frequencies is left, and, where measured, on "
-    "images without that band; means over seeds, if there are several. A band reaches from its lowest to its "
-    "highest L1 distance from the zero frequency: band 0 is the mean colour, the highest bands are the finest detail.",
+    caption="Test accuracy on images with only one band of frequencies and, if measured, on images "
+    "without that band; means over seeds. A band is a range of L1 distances from the zero "
+    "frequency: band 0 is the mean colour, the highest bands are the finest detail.",
     alt="Line charts of the test accuracy on filtered images against the pre-training learning rate, one line "
     "for each band of frequencies, mean over seeds; a panel each for pre-trained, fine-tuned and averaged "
     "models, and a second row for images without the band. Regimes are shaded.",

@@ -175,12 +175,13 @@ _SHARPNESS = {
 
 _TWO_STAGES_WORDS = Text(
     heading="Two stages against one",
-    caption="Test accuracy after fine-tuning with each FLR, straight from the higher PLR, straight from the lower "
-    "PLR, and from the higher PLR by way of the lower one: mean over seeds in per cent, with one standard "
-    "deviation either way. Where the third bar is as high as the second, nothing is left of the higher PLR.",
+    caption="Test accuracy after fine-tuning with each FLR: directly from the higher PLR, directly "
+    "from the lower PLR, and from the higher PLR via the lower one. Mean over seeds, with "
+    "one standard deviation either way. If the third bar is as high as the second, the "
+    "higher PLR has no lasting effect.",
     alt="Bar charts of the mean test accuracy after fine-tuning, a panel for each pair of pre-training learning "
     "rates, a group of three bars for each fine-tuning learning rate: from the higher one, from the lower one, and "
-    "from the higher one by way of the lower one.",
+    "from the higher one via the lower one.",
 )
 
 
@@ -225,10 +226,10 @@ def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
 
 
 _NORMS_WORDS = Text(
-    heading="How widely the norms of the filters are spread",
-    caption="The norm of the weights of each output filter over the norm of all trained weights, as the share of "
-    "filters in each step of the axis: before training, after pre-training, and after fine-tuning with the lowest "
-    "FLR. All PLRs and seeds of a regime are taken together; filters of norm zero have no place on the axis.",
+    heading="Spread of the norms of the filters",
+    caption="Histograms of the norms of the output filters, relative to the norm of all trained weights: "
+    "before training, after pre-training, and after fine-tuning with the lowest FLR. All "
+    "PLRs and seeds of a regime are pooled; filters of norm zero are left out.",
     alt="Histograms of the logarithm of the filters' norms, a panel for each regime, with an outline each for the "
     "models before training, after pre-training and after fine-tuning.",
 )
@@ -247,7 +248,7 @@ def norms_in_words(data: pl.DataFrame) -> str:
     most = after.row(-1, named=True)
     name = "undecided PLRs" if most["regime"] == "undecided" else f"regime {most['regime']}"
     now, then = most["spread"], before["spread"][-1]
-    return f"Norms of filters spread most in {name}: nine tenths over {now:.1f} decades, {then:.1f} before training"
+    return f"Norms of filters spread most in {name}: 90% span {now:.1f} decades, {then:.1f} before training"
 
 
 def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -292,10 +293,11 @@ def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
 
 _SHARPNESS_WORDS = Text(
     heading="Sharpness and test error at equal training loss",
-    caption="A mark for each model, mean over seeds, whose training loss is within a factor of 1.5 of the one "
-    "named: the one that most PLRs have a model at, unless chosen. Test error against the top eigenvalue and the "
-    "trace of the Hessian and the mean norm of mini-batch gradients. Hollow: the eigenvalue did not converge. "
-    "Pre-trained models of regime 3 have found no minimum and are left out.",
+    caption="A mark for each model, mean over seeds, whose training loss is within a factor of 1.5 "
+    "of the stated loss; by default, most PLRs have a model at that loss. The charts show "
+    "the test error against the top eigenvalue and the trace of the Hessian, and the mean "
+    "norm of mini-batch gradients. Hollow: the eigenvalue did not converge. Pre-trained "
+    "models of regime 3 are left out, since they are not at a minimum.",
     alt="Three scatter plots of the test error of models of about equal training loss: against the top eigenvalue "
     "of the Hessian, its trace, and the gradient norm, a mark for each model, coloured by pre-training learning "
     "rate.",

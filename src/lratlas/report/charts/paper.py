@@ -76,7 +76,7 @@ def quality_figure(tables: Tables, *, elr: bool = False) -> Drawing:
         if stage in data["stage"]
     ]
     if not panels:
-        raise StudyError("It needs fine-tuned or averaged models; there are none.")
+        raise StudyError("It needs fine-tuned or averaged models, but there are none.")
     return _draw(tables, panels, elr=elr)
 
 
@@ -162,7 +162,7 @@ def _by_model(rows: pl.DataFrame, colours: Mapping[str, str], y: str) -> list[_P
         if part.height
     }
     if not summed:
-        raise StudyError("It needs pre-trained or fine-tuned models; there are none.")
+        raise StudyError("It needs pre-trained or fine-tuned models, but there are none.")
     *_, last = summed
     return [_Panel(title=title, rows=part, colours=colours, y=y, named=title == last) for title, part in summed.items()]
 

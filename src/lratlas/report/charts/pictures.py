@@ -28,12 +28,13 @@ _DECADES = 4  # of the magnitude of frequencies, from black to white
 
 _BAND_PICTURE_WORDS = Text(
     heading="An image and its Fourier bands",
-    caption="The first image of the test set, then the part of it that each band of frequencies holds. Band 0 is "
-    "shown on the scale of the image; the others are stretched around mid-grey so that faint ones show too. "
-    "The parts sum to the image. Below each, the logarithm of its spectrum, the zero frequency in the middle: "
-    "white is the largest magnitude of the image, black a ten-thousandth of it or less, or outside the band.",
-    alt="A row of pictures: an image, then the part of it that each band of frequencies holds, from the mean "
-    "colour to the finest detail. A second row: the spectrum of each, of which the band leaves a ring.",
+    caption="The first image of the test set, then its part in each band of frequencies. The parts "
+    "sum to the image. Band 0 has the scale of the image; the other bands are stretched "
+    "around mid-grey so that faint ones are visible. Below is the logarithm of each "
+    "spectrum, with the zero frequency in the middle: white is the largest magnitude of the "
+    "image, black a ten-thousandth of it or less, or outside the band.",
+    alt="A row of pictures: an image, then its part in each band of frequencies, from the mean colour to the "
+    "finest detail. A second row: the spectrum of each, in which the band is a ring.",
 )
 
 
@@ -176,10 +177,10 @@ def boundary_lines(shape: Shape) -> pl.DataFrame:
 
 _TICKS_WORDS = Text(
     heading="One feature of the data",
-    caption="The two coordinates of one feature, a mark per sample of the training set. The feature alone "
-    "separates the classes at the grey curves, about which a margin is empty (shaded). Where a feature is "
-    "uninformative, the point is on a curve, whatever the class: 60 samples of a test set in which only another "
-    "feature is informative.",
+    caption="The two coordinates of one feature, with a mark for each training sample. This feature "
+    "is enough to separate the classes at the grey curves, which have an empty margin "
+    "(shaded). If a feature is uninformative, the point is on a curve for both classes: 60 "
+    "samples of a test set in which only another feature is informative.",
     alt="Scatter plot of one two-dimensional feature, a mark per sample, coloured by class. Grey curves with an "
     "empty margin separate the classes; marks of both classes on the curves are uninformative.",
 )

@@ -111,7 +111,7 @@
         lost = false;
       }
     } catch (error) {
-      if (!lost) lratlas.say("No answer from lratlas serve any more; this is the last state it showed.");
+      if (!lost) lratlas.say("lratlas serve no longer responds; this is its last state.");
       lost = true;
     }
     setTimeout(poll, EVERY);
