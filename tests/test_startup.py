@@ -49,4 +49,4 @@ def test_a_command_that_is_deep_in_a_computation_ends_all_the_same(tmp_path: Pat
         finally:
             process.kill()
     assert process.returncode == 143
-    assert "lratlas: terminated; nothing computed is lost" in errors
+    assert "lratlas: terminated; no result is lost" in errors

@@ -141,7 +141,7 @@ def test_a_measurement_by_name_is_read_where_its_module_is_not(tmp_path: Path) -
         assert sys.modules.pop("own_measurement")
         assert not importlib.util.find_spec("own_measurement")
         assert "right 2 of 2" in printed_by("status", folder)
-        assert printed_by("verify", folder) == "Every file is as it was written.\n"
+        assert printed_by("verify", folder) == "OK: all files match their checksums.\n"
         right, runs = (
             pl.read_json(printed_by("show", folder, table, "--format", "json").encode()) for table in ("right", "runs")
         )
@@ -172,7 +172,9 @@ def test_a_finished_study_takes_another_measurement_and_trains_nothing(
         with pytest.raises(StudyError, match=r"`measure\.extra` holds 'layers' in the study, but not in the new spec"):
             explored(finished, small_task(), sections, {"interpolation": 3, "extra": [named(one)]})
         other = named(one, columns={"value": pl.Int64})
-        with pytest.raises(StudyError, match=r"has the measurement toy with the columns value \(Float64\), but now"):
+        with pytest.raises(
+            StudyError, match=r"has the measurement toy with the columns value \(Float64\), but its columns are now"
+        ):
             explored(finished, small_task(), sections, {"interpolation": 3, "extra": [LAYERS, other]})
 
 

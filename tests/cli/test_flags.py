@@ -177,5 +177,5 @@ def test_folders_have_a_default_that_is_shown(
     monkeypatch.chdir(tmp_path)
     ran = run("explore", "small.toml", "--workers", "0")
     assert ran.code == 0
-    assert ran.err.splitlines()[0] == "lratlas: The study is in lratlas-small; the same command resumes it."
+    assert ran.err.splitlines()[0] == "lratlas: The study is in lratlas-small; run the same command again to resume."
     assert f"Report: {tmp_path / 'lratlas-small' / 'report.html'}" in ran.out

@@ -50,7 +50,7 @@ def test_a_study_of_an_earlier_format_opens(name: str, unchecked: list[str], kep
     assert checked.code == 0
     assert checked.out.splitlines() == [
         *(f"{path}: has no checksum" for path in unchecked),
-        "Every other file is as it was written.",
+        "OK: all other files match their checksums.",
     ]
     assert contents(study) == before, "reading changes nothing"
 

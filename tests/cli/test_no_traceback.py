@@ -29,7 +29,7 @@ SPECS = [
     ("compile = false", f"segment_steps = {HUGE}", "`training.segment_steps` is 1000"),
     ("compile = false", f"stack = {HUGE}", "`training.stack` is 1000"),
     ('name = "tiny"', f'name = "{"a" * 1001}"', "`name` is"),
-    ('name = "tiny"', "name = " + "[" * 5000, "is not TOML"),
+    ('name = "tiny"', "name = " + "[" * 5000, "is not valid TOML"),
     (
         "[pretrain]\nlrs = [1e-3, 1e-1]",
         "[pretrain]\nrepeats = 10000\nlrs = {low = 1, high = 10, per_decade = 99}",
@@ -93,7 +93,7 @@ def test_what_nobody_foresaw_is_a_sentence_with_the_place_of_the_traceback(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     said = sentence(run("status", "anywhere"))
     (log,) = tmp_path.glob("lratlas-*.log")
-    assert said == f"{type(error).__name__}: odd; where it came from is in {log}."
+    assert said == f"{type(error).__name__}: odd; the traceback is in {log}."
     text = log.read_text()
     assert text.startswith("lratlas status anywhere\nTraceback")
     assert "in fail" in text

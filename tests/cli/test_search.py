@@ -146,7 +146,7 @@ def spoil(search: Finder, deed: str) -> tuple[str, str]:
     ],
 )
 def test_what_is_wrong_with_a_search_is_named_and_set_aside(search: Finder, run: Run, deed: str):
-    assert run("verify", search.folder) == Ran(code=0, out="Every file is as it was written.\n", err="")
+    assert run("verify", search.folder) == Ran(code=0, out="OK: all files match their checksums.\n", err="")
     before = {each.segment.name for each in search.results}
     path, what = spoil(search, deed)
     ran = run("verify", search.folder)

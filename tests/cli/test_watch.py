@@ -82,6 +82,6 @@ def test_what_trains_nothing_is_said_and_wrong_words_are_named(
     idle = tmp_path / "idle.py"
     idle.write_text("print('idle')")
     ran = run("watch", idle)
-    assert (ran.out, ran.code) == ("idle\nNo step of a PyTorch optimizer was seen.\n", 0)
+    assert (ran.out, ran.code) == ("idle\nNo PyTorch optimizer took a step.\n", 0)
     assert refused("watch", "none.py").startswith("The script none.py cannot be read")
     assert refused("watch", idle, "--schedule", "step") == "--schedule is 'step'; choose constant, linear or cosine."

@@ -171,7 +171,7 @@ def sixteen_bits() -> bytes:
         ({"val/val_annotations.txt": b""}, "is empty"),
         ({"val/val_annotations.txt": b"\xff\xfe"}, "cannot be read"),
         ({"val/val_annotations.txt": b"a.png cat\n"}, "line 1 of val/val_annotations.txt must hold"),
-        ({"val/val_annotations.txt": b"a.png\tcat\n"}, "speaks of a.png, which is not in val/images/"),
+        ({"val/val_annotations.txt": b"a.png\tcat\n"}, "names a.png, which is not in val/images/"),
     ],
 )
 def test_image_files_that_cannot_be_used_are_named(

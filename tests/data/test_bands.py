@@ -171,7 +171,7 @@ def test_bands_that_the_images_have_not_are_refused() -> None:
 
 
 def test_images_of_bytes_are_refused() -> None:
-    with pytest.raises(TaskError, match=r"floating-point images .*, not of torch\.uint8 \(1, 1, 8, 8\)"):
+    with pytest.raises(TaskError, match=r"floating-point images .*, not torch\.uint8 \(1, 1, 8, 8\)"):
         keep_band(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), 0, 1)
 
 

@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "samples of several shapes": (lambda: Rows(lambda at: (torch.zeros(at + 1), 0)), "different shapes.*pad them"),
     "a file that is missing": (lambda: Rows(failing), "reading sample 5 failed: OSError: file not found"),
     "text samples": (lambda: Rows(lambda at: ("a sentence", int(Y[at]))), "text must be encoded first"),
-    "no targets": (lambda: Rows(lambda at: {"x": X[at], "z": 0}), "exactly one of labels, label"),
+    "no targets": (lambda: Rows(lambda at: {"x": X[at], "z": 0}), "exactly one of the names labels, label"),
     "an empty data set": (lambda: Rows(pairs, count=0), "is empty"),
 }
 

@@ -241,7 +241,7 @@ def test_a_loss_that_holds_tensors_of_the_host_in_a_closure_is_refused_by_name(t
     def loss(outputs: Tensor, y: Tensor) -> Tensor:
         return nn.functional.cross_entropy(outputs, y, weight=held)
 
-    with pytest.raises(TaskError, match=f"The loss holds the tensor held on cpu, and is needed on {NAME}"):
+    with pytest.raises(TaskError, match=f"The loss holds the tensor held on cpu, but it is needed on {NAME}"):
         tables(blobs(model=plain_model, rule="sgd", loss=loss), tmp_path, NAME, "stack")
 
 

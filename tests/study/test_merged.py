@@ -1,12 +1,14 @@
 """Tables of many parts: read together, once."""
 
+import os
 from pathlib import Path
 from unittest.mock import Mock
 
 import polars as pl
 import pytest
 
-from lratlas.errors import DamagedFile
+from lratlas import files
+from lratlas.errors import DamagedFile, StudyError
 from lratlas.study import merged
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS
@@ -38,13 +40,23 @@ def losses(store: Store) -> dict[str, float]:
 def test_what_was_read_is_not_read_again(store: Store, monkeypatch: pytest.MonkeyPatch):
     first = losses(store)
     assert first == {f"run-{number}": number for number in range(MANY)}
-    read = Mock(side_effect=store.read_bytes)
-    monkeypatch.setattr(Store, "read_bytes", read)
+    checked = Mock(side_effect=files.is_intact)
+    monkeypatch.setattr(files, "is_intact", checked)
     assert losses(store) == first
-    assert not read.called
+    assert not checked.called
     write(store, MANY, loss=0.5)
     assert losses(store) == first | {f"run-{MANY}": 0.5}
-    assert [call.args for call in read.call_args_list] == [(f"tables/traces/part-{MANY}.parquet",)]
+    path = Path(store.root, "tables", "traces", f"part-{MANY}.parquet")
+    assert [call.args for call in checked.call_args_list] == [(path.read_bytes(),)]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_among_the_parts_does_not_block(store: Store):
+    part = Path(store.root, "tables", "traces", "part-3.parquet")
+    part.unlink()
+    os.mkfifo(part)
+    with pytest.raises(StudyError, match=r"part-3\.parquet"):
+        losses(store)
 
 
 def test_a_part_that_was_replaced_or_removed_is_noticed(store: Store):

@@ -266,7 +266,7 @@ def test_losses_below_zero_without_labels(tmp_path: Path):
     assert atlas.table("traces")["train_loss"].min() < -0.1  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
     assert "1" not in atlas.regimes["regime"].to_list()
     assert "losses below 0" in atlas.regimes["reason"].to_list()
-    assert "Add a constant to the loss, so that a perfect fit has loss 0." in " ".join(atlas.summary)
+    assert "Add a constant to the loss so that a perfect fit has loss 0." in " ".join(atlas.summary)
     read(atlas)
     below = regression(train=(torch.zeros(32, 1, 4, 4), torch.zeros(32, 1)), loss=squares_below_zero)
     with pytest.raises(TaskError, match="add a constant to the loss, so that a perfect fit has loss 0"):

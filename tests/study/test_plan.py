@@ -238,7 +238,9 @@ def test_averages_of_the_vit_are_of_every_second_epoch_from_482_to_500():
 
 def test_averages_that_do_not_fit_say_how_many_do():
     average = {"counts": [2, 7]}
-    with pytest.raises(SpecError, match=rf"SWA-7 needs 7 checkpoints {PER_EPOCH} steps apart.* at most 6 fit"):
+    with pytest.raises(
+        SpecError, match=rf"SWA-7 needs 7 checkpoints, {PER_EPOCH} steps apart.* at most 6 checkpoints fit"
+    ):
         planned(spec(average=average))
     (job,) = planned(spec(average={"counts": [2, 6]})).trainings
     assert job.average is not None
@@ -288,8 +290,10 @@ def test_a_plan_that_was_altered_or_is_of_a_later_format_is_refused():
     for damaged in (text[: math.floor(len(text) * 0.9)], text.replace('"plr":0.0001', '"plr":0.0002')):
         with pytest.raises(DamagedFile, match="altered or cut short"):
             read_plan(damaged, where="plan.json", how=str)
-    later = text.replace(f'"format":{FORMAT}', '"format":9')
-    with pytest.raises(StudyError, match=rf"plan\.json has format 9, which needs lratlas {NEEDS} or later; this is"):
+    later = text.replace(f'"format":{FORMAT}', f'"format":{FORMAT + 1}')
+    with pytest.raises(
+        StudyError, match=rf"plan\.json has format {FORMAT + 1}, which needs lratlas {NEEDS} or later; lratlas"
+    ):
         read_plan(later, where="plan.json", how=str)
 
 

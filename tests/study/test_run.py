@@ -350,7 +350,7 @@ def test_a_study_of_another_task_is_refused_and_stays_as_it_was(finished: Path, 
 
 
 def test_averages_that_do_not_fit_can_be_put_right(explored: Explored, tmp_path: Path):
-    with pytest.raises(SpecError, match=r"SWA-9 needs 9 checkpoints 5 steps apart.* at most 4 fit"):
+    with pytest.raises(SpecError, match=r"SWA-9 needs 9 checkpoints, 5 steps apart.* at most 4 checkpoints fit"):
         explored(tmp_path / "study", average={"counts": [9]})
     assert not load(tmp_path / "study").plan
     assert len(explored(tmp_path / "study", average={"counts": [3]}).table("runs")) == 6 * 4

@@ -69,7 +69,7 @@ def rising_by_hand(lrs: list[float], made: float) -> Callable[[], None]:
 
 @pytest.mark.parametrize(("lrs", "made"), [([0.01, 0.1], 0.1), ([0.1, 0.1], 0.0)], ids=["groups", "made with 0"])
 def test_an_lr_that_is_raised_by_hand_from_an_unknown_one_is_not_scaled(lrs: list[float], made: float, tmp_path: Path):
-    with pytest.raises(SearchError, match=r"raises its LR, from .* is unknown: pass it the LR of the search"):
+    with pytest.raises(SearchError, match=r"raises its LR from .* is unknown: pass the LR of the search"):
         find_by_function(rising_by_hand(lrs, made), folder=tmp_path, lrs=LRS, steps=STEPS)
 
 

@@ -44,7 +44,9 @@ def test_what_is_printed_or_logged_is_found(text: str, metric: str | None, expec
 
 
 def test_of_several_values_on_a_line_none_is_chosen():
-    with pytest.raises(SearchError, match=r"several values of acc on one line: 0\.8, 0\.9\. Give --metric-pattern"):
+    with pytest.raises(
+        SearchError, match=r"several values of acc on one line: 0\.8, 0\.9\. Select one with --metric-pattern"
+    ):
         measured("print('val acc 0.8, test acc 0.9')", {}, metric="acc")
 
 

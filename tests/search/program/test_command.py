@@ -131,7 +131,7 @@ def test_without_checkpoints_every_segment_is_trained_from_the_beginning(tmp_pat
 FAILING = {
     0.0002: ("raise OSError('the disk is full')", "exited with code 1: .*OSError: the disk is full"),
     0.0004: ("time.sleep(300)", "not finished after 2 s"),
-    0.0006: ("import signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
+    0.0006: ("import signal; os.kill(os.getpid(), signal.SIGSEGV)", "stopped by SIGSEGV"),
     0.0008: ("print('}{' * 99, chr(0)); sys.exit()", "reported no 'value'; it printed no JSON records"),
     0.001: ("print('{\"value\": NaN}'); sys.exit()", r"the value was not finite \(nan\)"),
     0.002: ("print('{\"value\": 1}'); sys.exit()", "saved no checkpoint"),
@@ -158,7 +158,7 @@ def test_a_program_that_falls_silent_is_ended(tmp_path: Path) -> None:
 
 
 def test_a_command_that_always_fails_alike_is_given_up(whole: Seen, tmp_path: Path) -> None:
-    said = r"All of the first 3 segments failed, .* no such file data-0.0[0-9]+\. Correct .* with --retry-failed"
+    said = r"All of the first 3 segments failed. .* no such file data-0.0[0-9]+\. Fix .* with --retry-failed"
     with pytest.raises(SearchError, match=said):
         search(program(tmp_path, before="sys.exit(f'no such file data-{lr}')"), finder(tmp_path))
     assert len(finder(tmp_path).results) == 3
@@ -196,7 +196,7 @@ OUT_OF_MEMORY = (
 
 def test_memory_that_does_not_suffice_is_no_verdict_on_an_lr(tmp_path: Path) -> None:
     for ending in OUT_OF_MEMORY:  # in one folder: each search asks for that segment again
-        with pytest.raises(SearchError, match=r"Memory does not suffice for lr0\.03-.*smaller batch"):
+        with pytest.raises(SearchError, match=r"lr0\.03-.*ran out of memory.*smaller batch"):
             search(program(tmp_path, before=f"if lr == 0.03: {ending}"), finder(tmp_path))
         assert {each.segment.lr: each.failure for each in finder(tmp_path).results} == {0.003: None, 0.01: None}
     assert search(program(tmp_path), finder(tmp_path)).advice.verdict == "found"
