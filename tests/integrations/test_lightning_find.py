@@ -453,7 +453,7 @@ class Broken(Digits):
 @pytest.mark.parametrize(
     ("module", "settings", "error", "said"),
     [
-        (Digits, {"monitor": "val_accuracy"}, SpecError, "Validation logs no val_accuracy, but val_loss: give one"),
+        (Digits, {"monitor": "val_accuracy"}, SpecError, "Validation logs no val_accuracy, but val_loss: set monitor"),
         (Digits, {"monitor": "speed"}, SpecError, "Is a lower or a higher speed better"),
         (Digits, {"options": {"devices": 2}}, TaskError, "a search trains on one device"),
         (Digits, {"options": {"precission": 16}}, SpecError, "precission"),

@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a running mean that is no buffer": ({"model": Remembering}, "gives different results"),
     "NumPy's generator in forward": ({"model": FromNumPy}, "NumPy's or Python's generator"),
     "Python's generator in forward": ({"model": FromPython}, "NumPy's or Python's generator"),
-    "a loss that counts its calls": ({"loss": CallCounter()}, "plain PyTorch loop|repeated"),
+    "a loss that counts its calls": ({"loss": CallCounter()}, "plain PyTorch loop|Repeating"),
     "weights overwritten in forward": ({"model": Overwriting}, "differs from that of a plain PyTorch loop"),
     "random tensors that are no buffers": ({"model": RandomFeatures}, "drawn when the model is made"),
     "an average of weights as parameters": ({"model": Averaged}, "changes its parameters mean.module.weight.*buffers"),
@@ -243,7 +243,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"model": lambda: nn.Linear(6, 3, dtype=torch.cfloat)},
         "complex parameters, weight, bias",
     ),
-    "a loss with parameters": ({"loss": nn.Sequential(nn.Linear(3, 3))}, "trained parameters, 0.weight, 0.bias"),
+    "a loss with parameters": ({"loss": nn.Sequential(nn.Linear(3, 3))}, "trainable parameters, 0.weight, 0.bias"),
 }
 
 

@@ -179,7 +179,10 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "something else": (gives_a_number, r"gives_a_number returned float; it must return a torch\.optim\.Optimizer"),
     "raises": (fails, "fails failed: ZeroDivisionError: no such luck"),
     "needs a closure": (LBFGS, "LBFGS failed in its first step: TypeError.*closure"),
-    "keeps a list": (Listing, "Listing keeps history, a list, which cannot be stored; only tensors and numbers can"),
+    "keeps a list": (
+        Listing,
+        "Listing has the state history, a list, which cannot be stored; only tensors and numbers can",
+    ),
 }
 
 

@@ -104,7 +104,7 @@ def test_the_environment_says_the_same(trained: Train, tmp_path: Path) -> None:
         ({"before": "raise ValueError('no such\\nthing')"}, "exited with code 1: .*ValueError: no such; thing"),
         ({"before": "print('all is lost'); sys.exit(7)"}, "exited with code 7: all is lost"),
         ({"before": "os._exit(5)"}, "exited with code 5$"),
-        ({"before": "os.kill(os.getpid(), 9)"}, "ended by SIGKILL .out of memory, perhaps.$"),
+        ({"before": "os.kill(os.getpid(), 9)"}, "stopped by SIGKILL .out of memory, perhaps.$"),
         ({"before": "os.abort()"}, "stopped by SIGABRT"),
         ({"before": "time.sleep(60)"}, "the command was stopped: it was not finished after 0.5 s"),
         ({"after": "os.remove(checkpoint); print('{\"value\": 1}')"}, "saved no checkpoint"),
