@@ -103,7 +103,7 @@ def test_every_download_is_what_a_place_expects():
 
 @pytest.mark.usefixtures("root")
 def test_an_unknown_source_is_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="no data set or path 'cifar-10'; give one of cifar10, "):
+    with pytest.raises(DataError, match="no data set or path 'cifar-10'; choose one of cifar10, "):
         read_images("cifar-10")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match=r"notes\.txt cannot be read as data"):
