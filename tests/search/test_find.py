@@ -319,7 +319,7 @@ def test_a_disk_that_fails_is_named_and_what_the_search_has_is_kept(tmp_path: Pa
     whole = lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr("lratlas.search.segment_trainer.write_file", full)
-        with pytest.raises(SearchError, match=r"No space left on device.*is kept"):
+        with pytest.raises(SearchError, match=r"No space left on device.*results so far are saved"):
             lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path / "search")
     assert str(lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path / "search")) == str(whole)
 
