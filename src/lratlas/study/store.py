@@ -2,13 +2,11 @@
 
 import io
 import json
-import os
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from stat import S_ISREG
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 
 _THREADS, _CHUNK = 4, 512  # to read many parts: threads, and parts per piece of work
-_READ: int = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _TABLE = ".parquet"
 _WEIGHTS = ".safetensors"
 STACK = "stack"
@@ -277,9 +274,8 @@ class Store(Folder):
         found = list[bytes]()
         for path in paths:
             try:
-                # For thousands of files; a pipe does not block
-                with open(os.open(f"{self.root}/{path}", _READ), "rb") as file:  # noqa: PTH123
-                    data = file.read() if S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+                with open(f"{self.root}/{path}", "rb") as file:  # noqa: PTH123 - called for thousands of files
+                    data = file.read()
             except OSError:
                 data = b""
             found.append(data if files.is_intact(data) else self._verify_bytes(path))  # which reports the fault
