@@ -104,7 +104,7 @@ def test_lrs_that_tie_are_a_band_without_a_line() -> None:
     assert "LRs that tie" in band["encoding"]["tooltip"][0]["title"]
     assert texts(drawn) == ["1/64"]  # of a full training
     caption = advice_text(tie).caption
-    assert "The grey band holds the LRs that tie." in caption
+    assert "The grey band marks the LRs that tie." in caption
     assert "LR to use" not in caption
     assert "1e-1" in figure_svg(advice_chart(tie))
 

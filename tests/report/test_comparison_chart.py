@@ -66,7 +66,7 @@ def test_studies_that_do_not_fit_are_left_out_with_a_reason() -> None:
     assert set(reasons) == {"nowhere", "untuned", "losses"}
     assert "no convergence threshold" in reasons["nowhere"]
     assert "fine-tuned" in reasons["untuned"]
-    assert "losses, which have no place" in reasons["losses"]
+    assert "losses, which cannot share" in reasons["losses"]
     assert comparison_data(entries)["study"].unique().to_list() == ["easy"]
     assert why_left_out([LOSSES]) == {}
 
