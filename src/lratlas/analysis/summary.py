@@ -86,14 +86,15 @@ def _convergence(regimes: pl.DataFrame, row: dict[str, float | None], name: str)
         )
     low, high = regimes["plr"][0], regimes["plr"][-1]
     span = f"between {format_lr(low)} and {format_lr(high)}" if low < high else format_lr(low)
+    unclear = f"The convergence threshold is unclear {span if low < high else f'at {span}'}"
     found = regimes["regime"] == "1"
     if found.all():
         return f"Training converges at every tested {name}, {span}; the convergence threshold is higher."
     if not undecided_plrs(regimes).is_empty():
-        return f"The convergence threshold is unclear {span}: some learning rates are undecided."
+        return f"{unclear}: some learning rates are undecided."
     if not found.any():
         return f"Training converges at no tested {name}, {span}, in this number of steps."
-    return f"The convergence threshold is unclear {span}."
+    return f"{unclear}."
 
 
 def _down_to(regimes: pl.DataFrame) -> str:
