@@ -126,7 +126,7 @@ def test_a_worker_depends_on_no_signals_or_encoding_that_it_inherits(scratch: Pa
     # Ctrl-C is the driver's affair; a hangup that does not end the driver does not end its workers either.
     assert {signal.SIGINT, signal.SIGHUP} <= found["ignored"]
     assert not {signal.SIGTERM, signal.SIGCHLD} & found["ignored"]
-    assert f"There is no folder {scratch / NAME};" in json.loads(out)["error"]
+    assert f"{scratch / NAME} was removed while in use" in json.loads(out)["error"]
     assert errors == ""
 
 

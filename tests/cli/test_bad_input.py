@@ -193,7 +193,7 @@ def test_a_disk_too_full_for_the_report_leaves_the_results_to_be_read(
 @pytest.mark.parametrize(
     ("command", "function", "said"),
     [
-        ("resume", "lratlas.api.explore.resume", "; nothing computed is lost: the same command continues"),
+        ("resume", "lratlas.api.explore.resume", "; no result is lost: run the same command again to resume"),
         ("show", "lratlas.atlas.load", ""),
     ],
 )

@@ -31,7 +31,7 @@ def test_the_table_has_a_column_for_each_study(run: Callable[..., Ran], explored
     assert ["seeds", "1"] in lines
     assert ["fine-tuned, lowest FLR", "1e-4"] in lines
     assert all(len(line) == 2 for line in lines)
-    assert ran.out.splitlines()[-1].startswith("Intervals are 95%, over seeds;")
+    assert ran.out.splitlines()[-1].startswith("Intervals are 95% over seeds;")
 
 
 def test_the_page_is_written_beside_any_format(run: Callable[..., Ran], explored: Explored, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_page_is_written_beside_any_format(run: Callable[..., Ran], explored
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "Missing argument 'FOLDER…'; `lratlas compare --help` says what is allowed"),
+        ([], "Missing argument 'FOLDER…'; `lratlas compare --help` shows what is allowed"),
         (["study", "study"], "is listed twice; list each study once"),
         (["study", "./study/"], "is listed twice; list each study once"),
         (["study", "absent"], "There is no folder"),

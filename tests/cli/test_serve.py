@@ -49,7 +49,7 @@ def test_the_address_alone_is_printed_and_ctrl_c_is_a_clean_end(number: signal.S
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "")
-    assert err == f"lratlas: {explored.folder} is shown, read-only, until Ctrl-C.\nlratlas: ended.\n"
+    assert err == f"lratlas: serving {explored.folder}, read-only; press Ctrl-C to stop.\nlratlas: ended.\n"
 
 
 def test_the_end_does_not_wait_for_a_page_that_is_being_made(study: Path):
@@ -104,7 +104,7 @@ def test_a_network_is_warned_of(study: Path):
         assert line.startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
-    assert "lratlas: anybody on the network who has the address can read the page" in err
+    assert "lratlas: anybody on the network with the address can read the page" in err
     assert process.returncode == 0
 
 

@@ -39,7 +39,7 @@ def judged(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_finished_study_ends_with_the_advice_and_the_count_of_verdicts(study: Path, run: Run):
     lines = run("resume", study).out.splitlines()
     assert [line for line in lines if line.startswith("→ Train with a constant ")]
-    (count,) = [line for line in lines if line.startswith("Of the paper's claims ")]
+    (count,) = [line for line in lines if line.startswith("Verdicts on the paper's claims: ")]
     assert count.endswith(f"`lratlas show {shlex.quote(str(study))} claims`")
     assert (
         sum(int(number) for number in re.findall(r"(\d+) (?:supported|contradicted|inconclusive|not measured)", count))

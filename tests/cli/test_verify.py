@@ -37,7 +37,7 @@ def test_damage_is_named_and_made_again(study: Path, explored: Explored, run: Ru
     with workerless():
         repaired = run("verify", study, "--repair")
     assert repaired.code == 0
-    assert repaired.out.splitlines()[-1] == "Faults: 2, made again; what was there is in damaged/."
+    assert repaired.out.splitlines()[-1] == "Faults: 2, made again; the faulty files are in damaged/."
     assert run("verify", study).code == 0
     assert_same_tables(study, explored)
 

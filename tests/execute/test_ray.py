@@ -87,7 +87,7 @@ def test_told_to_end_workers_on_a_cluster_keep_their_stacks(cluster: Any, tmp_pa
         os.kill(process.pid, signal.SIGTERM)
         _, errors = process.communicate(timeout=10)
     assert process.returncode == 143
-    assert "nothing computed is lost" in errors
+    assert "no result is lost" in errors
     assert kept_part_way(folder)  # one at least: the other may be just at the end of a segment
 
 

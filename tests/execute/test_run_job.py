@@ -319,7 +319,7 @@ def test_told_to_end_this_process_keeps_its_stack_first(number: int, tmp_path: P
         os.kill(process.pid, number)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert "nothing computed is lost" in errors
+    assert "no result is lost" in errors
     assert "Traceback" not in errors
     assert kept_part_way(folder)
 
@@ -391,7 +391,7 @@ class Submits:
         ({"executor": Immediate(), "cluster": "auto"}, "executor and cluster exclude each other"),
         ({"executor": Immediate(), "workers": 0}, "workers is 0, which means this process"),
         ({"workers": 0, "cluster": "auto"}, "workers is 0, which means this process"),
-        ({"executor": Submits()}, r"executor\.submit\(\) returned a str, which is no future"),
+        ({"executor": Submits()}, r"executor\.submit\(\) returned a str, which is not a future"),
     ],
 )
 def test_what_cannot_do_jobs_is_refused(how: dict[str, Any], said: str, tmp_path: Path):

@@ -308,7 +308,7 @@ class Normed(torch.nn.Sequential):
 
 
 def test_a_second_plr_above_the_first_is_refused():
-    with pytest.raises(SpecError, match=r"`second` has lrs up to 0\.1 and plrs from 0\.01, but every"):
+    with pytest.raises(SpecError, match=r"`second` has lrs up to 0\.1 and plrs from 0\.01, but each"):
         spec(second={"plrs": [1e-2], "lrs": [1e-1], "steps": 5})
 
 
