@@ -234,7 +234,10 @@ def test_wrong_rows_are_named(returned: object, wrong: str, finished: Path, smal
         ({"name": "My name"}, "has the name 'My name', but names must start with a lower-case letter"),
         ({"columns": {}}, "must name at least one column"),
         ({"columns": {"seed": pl.Int64}}, "cannot have the column 'seed'"),
-        ({"columns": {"value": pl.Int8}}, "column 'value' has the type Int8, but must have one of Float64"),
+        (
+            {"columns": {"value": pl.Int8}},
+            "column 'value' has the type Int8, but must have one of the Polars types Float64",
+        ),
         ({"chart": lratlas.Chart(y="other")}, r"chart\.y is 'other', but must be one of run, stage"),
         ({"chart": lratlas.Chart(y="value", x="stage")}, r"chart\.x is 'stage', but must be a numeric column"),
         ({"function": 3}, "function is 3"),
