@@ -33,5 +33,5 @@ def test_a_single_flipped_bit_is_noticed_wherever_it_is(before: bytes, after: by
 @pytest.mark.parametrize("data", [b"", b"no place for it", HOLE + HOLE])
 def test_only_a_file_with_one_place_for_it_is_sealed(data: bytes):
     assert not is_intact(data)
-    with pytest.raises(ValueError, match="must stand in the metadata alone"):
+    with pytest.raises(ValueError, match="must be in the metadata only"):
         seal(data)

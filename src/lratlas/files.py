@@ -171,7 +171,7 @@ def seal(data: bytes) -> bytes:
         ValueError: The placeholder is missing or occurs more than once.
     """
     if data.count(_MARK) != 1:
-        raise ValueError(f"the text {_MARK.decode()} must stand in the metadata alone")
+        raise ValueError(f"the text {_MARK.decode()} must be in the metadata only")
     start = data.index(_MARK) + len(_MARK)
     return data[:start] + _digest(data, start) + data[start + _DIGITS :]
 

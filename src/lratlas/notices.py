@@ -30,7 +30,7 @@ def warn_on_failure(what: str, *, but: type[BaseException] = SystemExit) -> Gene
         yield
     except (KeyboardInterrupt, SystemExit, but):
         raise
-    except BaseException as error:  # includes a panic of vl-convert, which is no Exception
+    except BaseException as error:  # includes a panic of vl-convert, which is not an Exception
         LOG.warning("%s: %s", what, first_line(error).rstrip("."))
 
 

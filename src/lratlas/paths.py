@@ -17,9 +17,9 @@ def expand_home(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except TypeError as error:
-        raise PathError(f"{path!r} is no path; give a text or a pathlib.Path.") from error
+        raise PathError(f"{path!r} is not a path; give a string or a pathlib.Path.") from error
     except RuntimeError as error:
-        raise PathError(f"{path} begins with a home folder that is not known here.") from error
+        raise PathError(f"{path} begins with an unknown home folder.") from error
 
 
 def cache_folder() -> Path:
@@ -38,5 +38,5 @@ def check_regular(path: Path) -> os.stat_result:
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return found

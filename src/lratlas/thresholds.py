@@ -60,7 +60,7 @@ class Thresholds:
         for field in fields(self):
             value = to_python(getattr(self, field.name))
             if not isinstance(value, int | float) or not 0 < value < 1:
-                raise SpecError(f"threshold {field.name} is {value}; it must lie between 0 and 1")
+                raise SpecError(f"threshold {field.name} is {value}; it must be between 0 and 1")
             object.__setattr__(self, field.name, value)
 
 

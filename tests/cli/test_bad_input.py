@@ -184,7 +184,7 @@ def test_a_disk_too_full_for_the_report_leaves_the_results_to_be_read(
     monkeypatch.setattr(os, "fsync", fail)
     ran = run("resume", full)
     assert ran.code == 0
-    assert "The report is not written: The disk is full" in ran.err
+    assert "The report could not be written: The disk is full" in ran.err
     assert ran.out == run("resume", study).out.replace(str(study), str(full)).replace(
         f"Report: {full}/report.html\n", ""
     )

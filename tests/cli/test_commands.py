@@ -131,7 +131,7 @@ def test_folders_may_have_any_name(name: str, study: Path, tmp_path: Path, run: 
     study.rename(folder)
     assert f"\ntiny in {folder}: finished" in run("status", folder).out
     assert run("show", folder).code == 0
-    missing = "; `lratlas explore` and `lratlas reproduce` make studies, `lratlas find` searches."
+    missing = "; `lratlas explore` and `lratlas reproduce` create studies, `lratlas find` creates searches."
     for command in ("status", "show", "report"):
         assert run(command, tmp_path / f"{name} absent").err == (
             f"lratlas: There is no folder {tmp_path / name} absent{missing}\n"

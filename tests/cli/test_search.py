@@ -179,7 +179,7 @@ def test_a_damaged_search_is_named(search: Finder, refused: Refused):
         ("explore ~/absent.toml -f new", "There is no spec {}/absent.toml"),
         ("find ~/absent.toml -f new", "There is no spec {}/absent.toml"),
         ("status ~/absent", "There is no folder {}/absent"),
-        ("show ~nosuchuser/study", "~nosuchuser/study begins with a home folder that is not known here."),
+        ("show ~nosuchuser/study", "~nosuchuser/study begins with an unknown home folder."),
         ("data path mnist --data-root ~/data", "MNIST is not in {}/data"),
     ],
 )

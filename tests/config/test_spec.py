@@ -153,7 +153,7 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     (
         {"finetune": {"steps": 3, "epochs": 4, "lr": [1]}, "trace__points": 1},
         "`finetune.lr` is not a field (did you mean `lrs`?); allowed in [finetune] are lrs, steps, epochs"
-        " (and 1 more field is wrong).",
+        " (and 1 more field is invalid).",
     ),
     (
         {"averages": {"counts": [2]}},
@@ -259,7 +259,7 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     ),
     (
         {"training__stack": 0, "trace__points": -1, "measure__interpolation": 2},
-        "`trace.points` is -1, but must be greater than or equal to 4 (and 2 more fields are wrong).",
+        "`trace.points` is -1, but must be greater than or equal to 4 (and 2 more fields are invalid).",
     ),
 ]
 

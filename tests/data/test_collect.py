@@ -231,7 +231,7 @@ def test_what_cannot_be_used_is_said_in_one_sentence(case: str) -> None:
 
 def test_a_stream_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "_MOST_SAMPLES", 100)
-    with pytest.raises(TaskError, match="has not ended after 100 samples"):
+    with pytest.raises(TaskError, match="did not end after 100 samples"):
         pair_of("train", Stream(None))
 
 

@@ -70,7 +70,7 @@ def test_a_pipe_or_device_among_images_is_named_and_not_waited_for(kind: str, na
         os.mkfifo(tmp_path / name)
     else:
         (tmp_path / name).symlink_to("/dev/zero")
-    with pytest.raises(DataError, match=rf"{name} cannot be read \(it is no regular file\)"):
+    with pytest.raises(DataError, match=rf"{name} cannot be read \(it is not a regular file\)"):
         read_images(str(tmp_path))
 
 
@@ -82,5 +82,5 @@ def test_a_pipe_among_binary_files_is_named(name: str, tmp_path: Path):
         (tmp_path / "cifar-10-batches-bin" / f"data_batch_{number}.bin").touch()
     (tmp_path / "cifar-10-batches-bin" / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / "cifar-10-batches-bin" / name)
-    with pytest.raises(DataError, match=rf"{name} cannot be read \(it is no regular file\)"):
+    with pytest.raises(DataError, match=rf"{name} cannot be read \(it is not a regular file\)"):
         read_images("cifar10", root=tmp_path)

@@ -404,6 +404,6 @@ def test_a_refused_call_leaves_no_folder_that_another_study_could_not_have(tmp_p
     for how in refused:
         with pytest.raises(StudyError):
             explore(tmp_path / "study", sections=FEW, **how)
-    with pytest.raises(SpecError, match="comes with the package"):
+    with pytest.raises(SpecError, match="is part of the package"):
         explore(tmp_path / "study", sections={**FEW, "measure": ["sharpness"]})
     assert not (tmp_path / "study").exists()

@@ -457,7 +457,7 @@ class Broken(Digits):
             Digits,
             {"monitor": "val_accuracy"},
             SpecError,
-            "Validation logs no val_accuracy, but val_loss: set monitor to one",
+            "Validation does not log val_accuracy, but val_loss: set monitor to one",
         ),
         (Digits, {"monitor": "speed"}, SpecError, "Is a lower or a higher speed better"),
         (Digits, {"options": {"devices": 2}}, TaskError, "a search trains on one device"),

@@ -270,7 +270,7 @@ def test_enqueued_trials_are_of_the_search_unless_they_bring_their_own_lr(tmp_pa
     assert [lr for lr, _ in trained(study)] == [0.5, *LRS[:2]]
     assert sampler.advice().evidence["lr"].to_list() == LRS[:2]
     study.enqueue_trial({"lr": 0.5})
-    with pytest.raises(SpecError, match="Trial 3 was enqueued with its own lr or steps"):
+    with pytest.raises(SpecError, match="Trial 3 was enqueued with a fixed lr or steps"):
         study.optimize(lambda trial: sampler.segment(trial).lr, n_trials=1)
 
 

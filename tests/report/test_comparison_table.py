@@ -32,7 +32,7 @@ def cells(row: dict[str, object]) -> dict[str, str]:
         ({"score": "test_loss", "best_score": 1.23456}, "score", "1.235"),
         ({"best_score": 0.7969}, "score", "79.7%"),
         ({"good_low": 1e-3, "good_high": 4e-3, "good_factor": 4.0}, "good range", "1e-3 to 4e-3, factor 4"),
-        ({"good_low": 1e-3, "good_high": 1e-3, "good_factor": 1.0}, "good range", "1e-3 alone"),
+        ({"good_low": 1e-3, "good_high": 1e-3, "good_factor": 1.0}, "good range", "only 1e-3"),
         ({"best_over_threshold": 1.1547}, "best PLR / threshold", "1.2"),
         ({"best_plr": 7.4989e-3}, "best PLR", "7.5e-3"),
     ],

@@ -110,7 +110,7 @@ def test_the_axis_ends_near_the_contenders_and_within_what_is_possible(best: flo
     [
         ((0.1, 0.01, 0.02, 0.2), "No notable test barrier from 1e-3 to 1e-2; elsewhere up to 20.0%, at 1e-1"),
         ((0.01, 0.1, 0.02, 0.0), "No notable test barrier at 1e-4, 1e-2; elsewhere up to 10.0%, at 1e-3"),
-        ((0.1, 0.1, 0.2, 0.3), "At no LR are all solutions connected: some barrier exceeds 4%"),
+        ((0.1, 0.1, 0.2, 0.3), "Solutions are not all connected at any LR: some barrier exceeds 4%"),
     ],
 )
 def test_the_headline_of_the_geometry(barriers: Sequence[float], said: str) -> None:
@@ -174,8 +174,8 @@ def test_the_headline_of_the_bands(best: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("swing", "said"),
     [
-        (0.042, "Late in pre-training, test accuracy swings most at 1e-2: ±4.2 points"),
-        (0.0, "How much the test accuracy"),
+        (0.042, "Late in pre-training, test accuracy varies most at 1e-2: ±4.2 points"),
+        (0.0, "Variation of the test accuracy"),
     ],
 )
 def test_the_headline_of_the_swings(swing: float, said: str) -> None:

@@ -158,7 +158,7 @@ def test_a_search_opens_for_reading_where_nothing_can_be_written(tmp_path: Path)
     assert isinstance(opened, Finder)
     assert facts(opened.advice()) == facts(finder.advice())
     assert sorted(tmp_path.rglob("*")) == before
-    with pytest.raises(SpecError, match="holds a search, and thresholds are for the regimes of a study"):
+    with pytest.raises(SpecError, match="is a search, and thresholds only apply to studies"):
         lratlas.load(tmp_path, thresholds=Thresholds())
 
 
@@ -238,7 +238,7 @@ def test_what_was_trained_side_by_side_is_recorded_together_or_not_at_all(tmp_pa
 
 
 def test_a_folder_is_a_path():
-    with pytest.raises(PathError, match=r"^None is no path; give a text or a pathlib\.Path\.$"):
+    with pytest.raises(PathError, match=r"^None is not a path; give a string or a pathlib\.Path\.$"):
         Finder(cast("Any", None), steps=100)
 
 

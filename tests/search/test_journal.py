@@ -232,7 +232,7 @@ def test_a_field_that_is_unknown_is_damage(tmp_path: Path):
 
 def test_a_journal_that_is_a_folder_is_named(tmp_path: Path):
     (tmp_path / JOURNAL).mkdir()
-    with pytest.raises(SearchError, match=r"journal\.jsonl cannot be read: it is no regular file"):
+    with pytest.raises(SearchError, match=r"journal\.jsonl cannot be read: it is not a regular file"):
         read_results(tmp_path)
     with pytest.raises(SearchError, match=r"journal\.jsonl cannot be written: Is a directory"):
         add_results(tmp_path, [made(0.1)])

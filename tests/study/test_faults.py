@@ -57,7 +57,7 @@ AVERAGE = "[average]\ncounts = [2]\nevery = 5"
 
 ALTERED, MISSING, EXTRA = "was cut short or altered", "is missing", "belongs to no job of the plan"
 EDITED, COPIED = "was edited since the study was planned", "is a copy of"
-FOREIGN = "is of other runs than were planned"
+FOREIGN = "contains other runs than the plan"
 FORGED, FORGED_PLAN = "has values that the plan contradicts", "has runs with ids of other runs"
 BLOCKED, NO_FOLDER = "is not a file: something else has its name", "is not a folder: a file has its name"
 NOTHING, HEALED, REFUSED, ASIDE = "nothing to do", "made again", "refused", "set aside"

@@ -179,7 +179,7 @@ def test_a_folder_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.
     assert Folder.create("~/study", SPEC).url == str(tmp_path / "study")
     assert Folder.open(Path("~/study")).read_text("spec.toml") == SPEC
     assert Folder.create("a~/$HOME/::", SPEC).url == str(tmp_path / "a~" / "$HOME" / "::")
-    with pytest.raises(PathError, match="~nosuchuser/study begins with a home folder that is not known here"):
+    with pytest.raises(PathError, match="~nosuchuser/study begins with an unknown home folder"):
         Folder.open("~nosuchuser/study")
 
 
@@ -195,8 +195,8 @@ def test_a_search_is_not_a_study(tmp_path: Path):
         ('[task]\npreset = "digits"\n', "run `lratlas resume '{}'`"),
         ('[task]\nmodel = "my:model"\n', "run `lratlas resume '{}'`"),
         ('[task]\npreset = "python"\n', AGAIN),
-        ("[task\n", "run `lratlas resume '{}'` or, where the task is from Python, " + AGAIN),
-        ("task = 3\n", "run `lratlas resume '{}'` or, where the task is from Python, " + AGAIN),
+        ("[task\n", "run `lratlas resume '{}'` or, if the task is from Python, " + AGAIN),
+        ("task = 3\n", "run `lratlas resume '{}'` or, if the task is from Python, " + AGAIN),
     ],
 )
 def test_how_a_study_is_continued_depends_on_where_its_task_is_from(tmp_path: Path, spec: str, how: str):

@@ -313,7 +313,7 @@ def test_a_second_plr_above_the_first_is_refused():
 
 
 def test_a_second_plr_from_an_unknown_one_is_refused():
-    with pytest.raises(SpecError, match=r"0\.05 in second\.plrs, but pre-training's LRs are 0\.001, 0\.01, 0\.1"):
+    with pytest.raises(SpecError, match=r"0\.05 in second\.plrs, but the pre-training LRs are 0\.001, 0\.01, 0\.1"):
         spec(second={"plrs": [5e-2], "lrs": [1e-3], "steps": 5})
 
 

@@ -72,7 +72,7 @@ def test_runs_that_are_trained_one_by_one_since_they_cannot_be_stacked_are_said_
     rule, said = Rule(name="mine", settings={}, start=lambda _: {}, update=update), list[str]()
     assert strategy_of(spec(), small_task(rule=rule).prepared, "cpu", said.append) == "single"
     (sentence,) = said
-    assert sentence.startswith("Runs are trained one by one, which is slower for small models, since they cannot be")
+    assert sentence.startswith("Runs cannot be trained as one program, so they are trained one by one")
 
 
 def choosing(strategy: Strategy) -> Callable[..., Strategy]:

@@ -289,5 +289,5 @@ def test_damaged_files_are_listed_and_set_aside_without_overwriting(store: Store
 
 
 def test_content_that_looks_like_a_checksum_is_refused(store: Store):
-    with pytest.raises(StudyError, match="must stand in the metadata alone"):
+    with pytest.raises(StudyError, match="must be in the metadata only"):
         store.write_table("pairs", "x", pairs(1).with_columns(a=pl.lit(files.PLACEHOLDER)))

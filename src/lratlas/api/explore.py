@@ -204,7 +204,7 @@ def _run(
             raise
         atlas = _atlas(store)
         if did or changed or not atlas.is_reported:
-            with warn_on_failure("The report is not written", but=DamagedFile):
+            with warn_on_failure("The report could not be written", but=DamagedFile):
                 atlas.write_report()
         return atlas
 

@@ -32,7 +32,7 @@ def load(folder: str | Path, *, thresholds: "Thresholds | None" = None) -> "Atla
         from lratlas.search.finder import Finder
 
         if thresholds is not None:
-            raise SpecError(f"{folder} holds a search, and thresholds are for the regimes of a study; leave them out.")
+            raise SpecError(f"{folder} is a search, and thresholds only apply to studies; omit them.")
         return Finder(folder)
     from lratlas.atlas import load as load_study
 

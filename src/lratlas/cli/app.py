@@ -111,7 +111,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except BaseException as error:  # includes a panic of Polars, which is no Exception
+    except BaseException as error:  # includes a panic of Polars, which is not an Exception
         if announced.is_set():  # libraries may raise other errors in response to the signal
             sys.exit(TERMINATED)
         notice(f"{type(error).__name__}: {first_line(error).rstrip('.')}; {_log_error(error)}", style="red")

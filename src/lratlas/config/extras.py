@@ -86,5 +86,5 @@ def _measurement(given: object) -> Measurement:
         module, _, attribute = given.partition(":")
         raise SpecError(f"{_FIELD}: module {module} has no lratlas.Measurement {attribute!r}.")
     if isinstance(given, str) and given in MeasureSpec.model_fields:
-        raise SpecError(f'{_FIELD} holds {given!r}, which comes with the package; write measure={{"{given}": True}}.')
+        raise SpecError(f'{_FIELD} holds {given!r}, which is part of the package; write measure={{"{given}": True}}.')
     raise SpecError(f'{_FIELD} holds {given!r}; it must be a lratlas.Measurement or "module:name".')

@@ -218,7 +218,7 @@ class Spec(Section):
         unknown = [plr for plr in (self.second.plrs if self.second else ()) if closest(plr, self.pretrain.lrs) is None]
         if unknown:
             raise ValueError(
-                f"has {unknown[0]:g} in second.plrs, but pre-training's LRs are"
+                f"has {unknown[0]:g} in second.plrs, but the pre-training LRs are"
                 f" {', '.join(f'{lr:.4g}' for lr in self.pretrain.lrs)}"
             )
         return self

@@ -103,7 +103,7 @@ def _numbers(value: dict[str, float]) -> dict[str, float]:
     try:
         Thresholds(**value)
     except SpecError as error:
-        raise ValueError(f"has a wrong number: {str(error).removesuffix('.')}") from error
+        raise ValueError(f"has an invalid number: {str(error).removesuffix('.')}") from error
     return value
 
 
@@ -199,7 +199,7 @@ def sentence(error: ValidationError, model: type[BaseModel], *, also: Sequence[s
     if faults[0]["type"] == _UNKNOWN:
         faults = [fault for fault in faults if not _follows(fault, faults[0])]
     more = len(faults) - 1
-    ending = "" if more == 0 else f" (and {more} more {'field is' if more == 1 else 'fields are'} wrong)"
+    ending = "" if more == 0 else f" (and {more} more {'field is' if more == 1 else 'fields are'} invalid)"
     return f"{_fault(faults[0], model, also)}{ending}."
 
 

@@ -268,7 +268,7 @@ def _npz(path: Path) -> Mapping[str, Tensor]:
         with path.open("rb") as opened:
             file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is a single array; an .npz file with {', '.join(NAMES)} is needed.")
+                raise DataError(f"{path} is a single array; it must be an .npz file with {', '.join(NAMES)}.")
             _check_names(path, file.files)
             return {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in NAMES}
     except (*ZIP_ERRORS, TypeError, MemoryError) as error:  # from a header that promises more data than there is
@@ -295,7 +295,7 @@ def _check_names(path: Path, found: list[str]) -> None:
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = str(error).partition("\n")[0].rstrip(".")
     return DataError(
-        f"{path} cannot be read as arrays of numbers ({reason}); it may be truncated or of another format."
+        f"{path} cannot be read as arrays of numbers ({reason}); it may be truncated or in another format."
     )
 
 

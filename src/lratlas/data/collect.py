@@ -261,11 +261,11 @@ def _check_memory(name: str, taken: int, seen: int, total: int | None, free: flo
     if expected > free:
         need = f"about {expected / 2**30:.1f} GiB" if total else f"more than {taken / 2**30:.1f} GiB"
         raise TaskError(
-            f"{name} needs {need} of memory, and half of what is free is {free / 2**30:.1f} GiB; data are read"
-            " into memory once, so pass a part of them, such as torch.utils.data.Subset."
+            f"{name} needs {need} of memory, and half of the free memory is {free / 2**30:.1f} GiB; data are read into"
+            " memory once, so pass only a part, such as a torch.utils.data.Subset."
         )
     if total is None and seen > _MOST_SAMPLES:
-        raise TaskError(f"{name} has not ended after {_MOST_SAMPLES:,} samples; pass a data set of known length.")
+        raise TaskError(f"{name} did not end after {_MOST_SAMPLES:,} samples; pass a data set of known length.")
 
 
 def _check_sampler(name: str, loader: "DataLoader[Any]") -> None:

@@ -263,7 +263,7 @@ def _check(trainer: Any, monitor: str) -> None:
         raise TaskError("There is no validation to compare LRs: the loader or validation_step is missing.")
     if monitor not in (logged := validate_now(trainer)):
         names = ", ".join(sorted(logged)) or "nothing"
-        raise SpecError(f"Validation logs no {monitor}, but {names}: set monitor to one of them.")
+        raise SpecError(f"Validation does not log {monitor}, but {names}: set monitor to one of them.")
 
 
 def _samples(trainer: Any) -> int | None:

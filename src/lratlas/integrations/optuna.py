@@ -141,7 +141,7 @@ class LRSampler(BaseSampler):
         trial.suggest_int(STEPS, 1, 2 * self._looking.search.steps)
         running = self._running.get((trial.study.study_name, trial.number))
         if running is None:
-            raise SpecError(f"Trial {trial.number} was enqueued with its own {LR} or {STEPS}; it has no segment.")
+            raise SpecError(f"Trial {trial.number} was enqueued with a fixed {LR} or {STEPS}; it has no segment.")
         trial.set_user_attr("segment", running.segment.name)
         return running.segment
 

@@ -42,7 +42,7 @@ class Chart:
     """A chart of one column of a measurement's table against another.
 
     Against the learning rate of pre-training it has a line for each kind of model (pre-trained, fine-tuned with each
-    FLR, averaged with each count): the mean over seeds, with one standard deviation either way. Against any other
+    FLR, averaged with each count): the mean over seeds ± one standard deviation. Against any other
     column it has a mark for each model. Diverged runs are left out.
 
     Attributes:

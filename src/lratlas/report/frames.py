@@ -98,7 +98,7 @@ def seeds_in_words(seeds: int, *, mean: bool = False) -> str:
 
     Example:
         >>> seeds_in_words(1), seeds_in_words(2), seeds_in_words(1, mean=True), seeds_in_words(50, mean=True)
-        ('one seed', '2 seeds', 'One seed', 'Mean over 50 seeds, with one standard deviation either way')
+        ('one seed', '2 seeds', 'One seed', 'Mean over 50 seeds ± one standard deviation')
 
     Args:
         seeds: The number of seeds.
@@ -106,7 +106,7 @@ def seeds_in_words(seeds: int, *, mean: bool = False) -> str:
     """
     if seeds == 1:
         return "One seed" if mean else "one seed"
-    return f"Mean over {seeds} seeds, with one standard deviation either way" if mean else f"{seeds} seeds"
+    return f"Mean over {seeds} seeds ± one standard deviation" if mean else f"{seeds} seeds"
 
 
 def regimes_in_words(bands: pl.DataFrame) -> str:

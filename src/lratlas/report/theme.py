@@ -314,7 +314,7 @@ def marked(tables: Tables, best: Recommendation | None = None, *, lettering: int
     if best:
         row = {"lr": best.lr, "low": best.low, "high": best.high, "name": f"use {format_lr(best.lr)}"}
         rows = alt.Chart(inline(pl.DataFrame([row])))
-        tips = _lr_tips({"lr": "recommended LR", "low": "as good from", "high": "to"})
+        tips = _lr_tips({"lr": "recommended LR", "low": "good range from", "high": "to"})
         layers += [
             rows.mark_rule(strokeWidth=2.5, clip=True).encode(x=alt.X("lr:Q"), tooltip=tips),
             *_named(rows, "lr", left=not left, lettering=lettering),

@@ -61,7 +61,7 @@ class Search(Section):
     chance: float | None = Field(default=None, allow_inf_nan=False, description="the metric of an untrained model")
     limit: float | None = Field(default=None, allow_inf_nan=False, description="the best possible value of the metric")
     samples: int | None = Field(
-        default=None, ge=1, description="validation samples behind the metric, where it is an accuracy"
+        default=None, ge=1, description="number of validation samples, if the metric is an accuracy"
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="the first seed of weights and batch order")
 

@@ -23,7 +23,7 @@ ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
 WHOLE = "analysis"
 """The name of that one part."""
 
-MISSING, FOREIGN, EXTRA = "is missing", "is of other runs than were planned", "belongs to no job of the plan"
+MISSING, FOREIGN, EXTRA = "is missing", "contains other runs than the plan", "belongs to no job of the plan"
 FORGED = "has values that the plan contradicts"
 BLOCKED, NO_FOLDER = "is not a file: something else has its name", "is not a folder: a file has its name"
 _FOLDERS = ("tables", "checkpoints", FIGURES, DESCRIPTIONS, "failures", "sittings", ASIDE)

@@ -119,7 +119,7 @@ class Folder:
         if SEARCH in holdings:
             raise StudyError(
                 f"{self.url} is a search for an initial LR, not a study; `lratlas status {shlex.quote(self.url)}` shows"
-                " it, and `lratlas find` or lratlas.Finder continues it."
+                " it, and `lratlas find` or lratlas.Finder resumes it."
             )
         if holdings:
             raise StudyError(f"{self.url} is not a study: it has no {SPEC}.")
@@ -127,7 +127,8 @@ class Folder:
             missing = not self.filesystem.exists(self.root)
         state = "There is no folder" if missing else "There is no study in the empty folder"
         raise StudyError(
-            f"{state} {self.url}; `lratlas explore` and `lratlas reproduce` make studies, `lratlas find` searches."
+            f"{state} {self.url}; `lratlas explore` and `lratlas reproduce` create studies, `lratlas find` creates"
+            " searches."
         )
 
     @classmethod
@@ -177,7 +178,7 @@ class Folder:
         try:
             preset = tomllib.loads(self.read_text(SPEC))["task"].get("preset")
         except (StudyError, ValueError, RecursionError, KeyError, AttributeError):
-            return f"{command} or, where the task is from Python, {AGAIN}"
+            return f"{command} or, if the task is from Python, {AGAIN}"
         return AGAIN if preset == PYTHON else command
 
     def exists(self, name: str) -> bool:

@@ -33,7 +33,7 @@ def check_task(spec: Spec, task: Prepared) -> None:
     if not task.tested:
         raise TaskError("The task has no test set, but a study compares LRs on one: pass `test`.")
     if spec.training.dtype == "float64" and not task.conformance.exact:
-        raise SpecError("`training.dtype` is 'float64', but the task's own code does not take float64 tensors.")
+        raise SpecError("`training.dtype` is 'float64', but the code of the task does not accept float64 tensors.")
     check_statistics(task, averaged=spec.average is not None or (spec.measure.geometry and spec.finetune is not None))
     if not math.isfinite(task.chance_loss):
         raise TaskError(
@@ -82,8 +82,8 @@ def strategy_of(
         return "single"
     if reason := task.conformance.unstackable:
         notice(
-            "Runs are trained one by one, which is slower for small models, since they cannot be trained as one"
-            f" program: {reason.rstrip('.')}."
+            "Runs cannot be trained as one program, so they are trained one by one, which is slower for small models:"
+            f" {reason.rstrip('.')}."
         )
     return faster_strategy(
         task, device=device, dtype=spec.training.dtype, compiled=compiled, lanes=_planned_lanes(spec)

@@ -119,7 +119,7 @@ def _with_metric(made: Objective, metric: Loss, outputs: Any, y: Parts) -> Objec
 def _make_named_objective(name: str, outputs: Tensor, y: Parts) -> Objective:
     """A named loss, with its outputs checked against the targets."""
     if not isinstance(y, Tensor):
-        raise TaskError(f"{name} needs targets that are one tensor, not {shapes(y)}; pass a custom loss.")
+        raise TaskError(f"{name} needs targets in one tensor, not {shapes(y)}; pass a custom loss.")
     if name == "cross_entropy" and _labels_positions(outputs, y):
         return replace(objective_of(_of_positions, outputs, y), name=name)
     made, advice = LOSSES[name], "; otherwise pass a loss, such as torch.nn.CrossEntropyLoss()"

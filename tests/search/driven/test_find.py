@@ -339,7 +339,7 @@ def test_a_script_that_is_another_one_by_itself_is_said_to(script: Path, tmp_pat
         text.replace("torch.manual_seed(0)", "import os\ntorch.manual_seed(os.getpid())"), encoding="utf-8"
     )
     advice = find_by_script(script, ["--lr={lr}"], value=VALUE, steps=128, lrs=LRS[:3], folder=tmp_path, budget=0.1)
-    (note,) = [note for note in advice.warnings if "Run by itself, the training at LR" in note]
+    (note,) = [note for note in advice.warnings if "When it runs by itself, the training at LR" in note]
     assert "different losses from step 1 on" in note
 
 
@@ -599,9 +599,9 @@ def test_a_training_that_draws_what_no_seed_determines_is_said_to(tmp_path: Path
         return reporting(lr, seeded_by=drawn.randrange(1000))
 
     advice = find_by_function(odd, folder=tmp_path, lrs=LRS, steps=128, value="reached")
-    assert any("Run again, the training at LR" in note for note in advice.warnings)
+    assert any("When it runs again, the training at LR" in note for note in advice.warnings)
     even = find_by_function(reporting, folder=tmp_path / "even", lrs=LRS, steps=128, value="reached")
-    assert not any("Run again" in note for note in even.warnings)
+    assert not any("When it runs again" in note for note in even.warnings)
 
 
 @pytest.mark.usefixtures("unchecked")

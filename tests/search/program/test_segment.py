@@ -148,7 +148,7 @@ def test_a_state_that_is_not_saved_again_is_a_failure(trained: Train, tmp_path: 
 
 
 def test_a_parents_state_that_is_gone_is_named(trained: Train, tmp_path: Path) -> None:
-    assert trained(program(tmp_path), NEXT).failure == f"the state that {FIRST.name} left is missing"
+    assert trained(program(tmp_path), NEXT).failure == f"the saved state of {FIRST.name} is missing"
 
 
 def test_nan_ends_the_program_and_is_no_fault_of_the_command(trained: Train, tmp_path: Path) -> None:

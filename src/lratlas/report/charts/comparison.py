@@ -233,7 +233,7 @@ def _good(row: Row) -> str:
     if row["good_low"] is None:
         return ABSENT
     if row["good_low"] == row["good_high"]:
-        return f"{lr_text(row['good_low'])} alone"
+        return f"only {lr_text(row['good_low'])}"
     return f"{lr_text(row['good_low'])} to {lr_text(row['good_high'])}, factor {row['good_factor']:.2g}"
 
 

@@ -109,7 +109,7 @@ _CONVERGENCE_WORDS = Text(
     "triangle marks their PLRs. If the medians determine a power law in the distance to the "
     "convergence threshold, it is dashed, its threshold is the vertical line, and a "
     "separate chart shows the rise. The last chart shows the test accuracy at the end of "
-    "that epoch, mean over the seeds that reach it, with one standard deviation either way.",
+    "that epoch, mean over the seeds that reach it ± one standard deviation.",
     alt="Charts against the pre-training learning rate: the epochs to convergence on a log axis, a dot for each "
     "seed, a line for the median and, where there is one, the fitted power law with its threshold; and the mean "
     "test accuracy at convergence with a band of one standard deviation. Regimes are shaded.",

@@ -13,7 +13,7 @@ from lratlas.tables import Tables, finite, table
 
 _PLR = "plr"
 _MODEL = ["stage", "flr", "count"]
-_LINES = "Mean over seeds, with one standard deviation either way"
+_LINES = "Mean over seeds ± one standard deviation"
 _MARKS = "A mark for each row of the table"
 
 
@@ -30,7 +30,7 @@ def make_text(name: str, chart: Chart) -> Text:
     return Text(
         heading=chart.title or _axis_title(name).capitalize(),
         caption=f"{_axis_title(chart.y).capitalize()} against {against}{series}, from the table {name} of a custom"
-        f" measurement. {drawn}. Runs that diverged are left out.",
+        f" measurement. {drawn}. Runs that diverged are omitted.",
         alt=f"Chart of {_axis_title(chart.y)} against {against}{series}, for pre-trained, fine-tuned and averaged"
         " models.",
     )

@@ -86,7 +86,7 @@ def basin_in_words(data: pl.DataFrame, regimes: pl.DataFrame) -> str:
     if worst.is_empty():
         return ""
     if joined.is_empty():
-        return f"At no LR are all solutions connected: some barrier exceeds {DEFAULTS.barrier:.0%}"
+        return f"Solutions are not all connected at any LR: some barrier exceeds {DEFAULTS.barrier:.0%}"
     parts = worst.with_columns(part=pl.col("joined").rle_id()).filter("joined")
     low, high = (format_lr(joined["plr"][at]) for at in (0, -1))
     if parts["part"].n_unique() > 1 or low == high:

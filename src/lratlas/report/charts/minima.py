@@ -176,8 +176,8 @@ _SHARPNESS = {
 _TWO_STAGES_WORDS = Text(
     heading="Two stages against one",
     caption="Test accuracy after fine-tuning with each FLR: directly from the higher PLR, directly "
-    "from the lower PLR, and from the higher PLR via the lower one. Mean over seeds, with "
-    "one standard deviation either way. If the third bar is as high as the second, the "
+    "from the lower PLR, and from the higher PLR via the lower one. Mean over seeds ± one "
+    "standard deviation. If the third bar is as high as the second, the "
     "higher PLR has no lasting effect.",
     alt="Bar charts of the mean test accuracy after fine-tuning, a panel for each pair of pre-training learning "
     "rates, a group of three bars for each fine-tuning learning rate: from the higher one, from the lower one, and "

@@ -199,7 +199,7 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
     data = controls.chosen_from(accuracy_data(tables, at_loss=at_loss))
     if at_loss is not None:
         title = f"test accuracy at training loss {at_loss:g}"
-        more = "Taken when a run first reaches that training loss; runs that never reach it are left out."
+        more = "Measured when a run first reaches that training loss; runs that never reach it are omitted."
         words = _words(tables, data, "Test accuracy at equal training loss", title, more)
         y = alt.Y("mean:Q").title(title).axis(format="%")
         return quality_chart(tables, data, y, name="accuracy_at_loss", share=True, elr=elr, words=words)
@@ -218,8 +218,8 @@ def swing_in_words(data: pl.DataFrame) -> str:
     most = over_seeds(data).sort(pl.col("high") - pl.col("mean"), "plr").row(-1, named=True)
     swing = 100 * (most["high"] - most["mean"])
     if swing < _SWING:
-        return "How much the test accuracy swings at a constant LR"
-    return f"Late in pre-training, test accuracy swings most at {format_lr(most['plr'])}: ±{swing:.1f} points"
+        return "Variation of the test accuracy at a constant LR"
+    return f"Late in pre-training, test accuracy varies most at {format_lr(most['plr'])}: ±{swing:.1f} points"
 
 
 def last_tenth_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -235,8 +235,10 @@ def last_tenth_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     data = controls.chosen_from(last_tenth_data(tables))
     words = Text(
         heading=swing_in_words(data),
-        caption="Mean over the trace rows of the last tenth of pre-training, with one standard deviation of these rows "
-        "either way; over several seeds, the mean and the root of the mean variance. Runs that diverged are left out.",
+        caption=(
+            "Mean over the trace rows of the last tenth of pre-training ± one standard deviation of these rows;"
+            " over several seeds, the mean and the root of the mean variance. Runs that diverged are omitted."
+        ),
         alt="Line chart of the test accuracy during the last tenth of pre-training against the pre-training learning "
         "rate: its mean, with a band of one standard deviation over time. Regimes are shaded.",
     )
@@ -262,8 +264,8 @@ def loss_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     best = _recommended(tables, elr=elr)
     heading = best_in_words(tables, best) or "Test loss against the pre-training LR"
     more = (
-        "Lower is better. Runs that diverged are left out; losses above a hundred times the loss before training are "
-        "drawn at that height."
+        "Lower is better. Runs that diverged are omitted; losses above a hundred times the loss before training are"
+        " drawn at that height."
     )
     y, log = alt.Y("mean:Q").title("test loss"), 0 < _FAR * lowest < highest
     if log:

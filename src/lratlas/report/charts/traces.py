@@ -80,8 +80,8 @@ def course_in_words(boundaries: pl.DataFrame) -> str:
 def _words(tables: Tables, data: pl.DataFrame) -> Text:
     several = data["seed"].drop_nulls().n_unique() > 1
     limit = (
-        " Losses above a hundred times the test loss before training are drawn at that height, and their gradient "
-        "norms left out."
+        " Losses above a hundred times the test loss before training are drawn at that height, and their gradient"
+        " norms are omitted."
         if math.isfinite(loss_limit(tables)) and (data["train_loss"] >= loss_limit(tables)).any()
         else ""
     )

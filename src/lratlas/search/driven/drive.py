@@ -334,7 +334,7 @@ def _odd(pool: _Pool, segment: Segment, losses: Sequence[float]) -> str:
     largest = max(abs(one - other) / max(abs(one), 1e-9) for one, other in pairs if math.isfinite(one + other))
     alone = "by itself" if pool.driven.alone else "again"
     return (
-        f"Run {alone}, the training at LR {segment.lr:.3g} has different losses from step {at + 1:,} on, with"
+        f"When it runs {alone}, the training at LR {segment.lr:.3g} has different losses from step {at + 1:,} on, with"
         f" relative differences up to {largest:.1g}: it uses random numbers that its seed does not control, which"
         " adds noise to the comparison of LRs."
     )

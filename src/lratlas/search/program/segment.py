@@ -92,7 +92,7 @@ class TrainedSegment:
         unread: Last lines without a number, see `OutputParser`.
         failure: Description of the failure; None on success. It begins with "the command" if the command must be fixed,
             and contains "not finite" if the training diverged.
-        out_of_memory: Whether it ran out of memory, which is no evidence about the LR.
+        out_of_memory: Whether it ran out of memory, which says nothing about the LR.
     """
 
     value: float | None = None
@@ -136,7 +136,7 @@ def train_segment(
     try:
         folder = prepare_folder(root, piece.name, piece.parent)
     except FileNotFoundError:
-        return TrainedSegment(failure=f"the state that {piece.parent} left is missing")
+        return TrainedSegment(failure=f"the saved state of {piece.parent} is missing")
     before = folder.fingerprint()
     told = OutputParser(metric, pattern)
     tails, errors = (Tail(folder.stdout), Tail(folder.output)), Tail(folder.stderr)
