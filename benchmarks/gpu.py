@@ -241,7 +241,7 @@ class Check:
                 expected |= sharpness(host)
                 got |= sharpness(there)
             far = {key: apart(got[key], value) for key, value in expected.items()}
-            # An error rate jumps by a sample, and an eigenvalue has a tolerance of its own; the rest is rounding.
+            # An error rate jumps by a sample, and an eigenvalue has its own tolerance; the rest is rounding.
             allowed = {"errors on the path": 2e-2, "top_eigenvalue": 1e-2}
             self.check(name, ok=all(value <= allowed.get(key, 1e-6) for key, value in far.items()), **far)
 

@@ -1,10 +1,10 @@
-"""Images per second of training the scale-invariant image models, beside a plain PyTorch loop.
+"""Images per second of training the scale-invariant image models, next to a plain PyTorch loop.
 
 A step is one of SGD on the sphere with a batch of 128 images of 3x32x32: drawing and gathering the batch, forward
 and backward pass, projection, and the running loss and accuracy. The plain loop has a DataLoader over normalised
 floats, an eager module, `torch.optim.SGD` and the projection. Neither evaluates a test set meanwhile.
 
-Two processes of one thread each, a run of their own in each, take turns: the machine's sgemm rate, the plain loop,
+Two processes of one thread each, their own run in each, take turns: the machine's sgemm rate, the plain loop,
 the trainer, and again, round after round. Rates are those of both processes together.
 
 Operations per image, a multiplication and an addition counted as two, of convolutions and linear layers alone: the
@@ -187,7 +187,7 @@ def prepare(setup: Setup) -> Prepared:
 
 
 def _trainer_loop(task: PreparedTask, setup: Setup) -> Callable[[int], None]:
-    """What trains one run with the package, going on with every call."""
+    """What trains one run with the package, continuing with every call."""
     dtype, device = torch.float32, torch.device("cpu")
     weights, buffers, frozen = initial_tensors([task], [0], 1, dtype=dtype, device=device)
     train = samples([task], "train", frozen, dtype=dtype, device=device)
@@ -211,7 +211,7 @@ def _trainer_loop(task: PreparedTask, setup: Setup) -> Callable[[int], None]:
 
 
 def _plain_loop(task: PreparedTask, setup: Setup) -> Callable[[int], None]:
-    """What trains one model, going on with every call, as written by hand."""
+    """What trains one model, continuing with every call, as written by hand."""
     model = make_model(task, 0).train()
     trained = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=ELR * RADIUS**2)

@@ -164,7 +164,7 @@ def band_study(rng: np.random.Generator, seeds: int, *, gain: float, shared: flo
 
 
 def flr_study(rng: np.random.Generator, seeds: int, *, near: float, beyond: float) -> Tables:
-    """A study in which two FLRs differ by a normal value of these standard deviations, either way, and mean zero."""
+    """A study in which two FLRs differ by a normal value of mean zero and these standard deviations."""
     plrs, centre = beside_threshold(below=1, near=2), np.full((seeds, 3), 0.7)
     apart = rng.normal(size=(seeds, 3)) * np.array([near, near, beyond])
     runs = pl.concat(
@@ -182,7 +182,7 @@ def folded(near: float, beyond: float) -> float:
 
 
 def order_study(seeds: int, *, strays: int) -> Tables:
-    """A study in which the highest PLR of so many of the seeds is on a plateau, out of order."""
+    """A study in which the highest PLR of this many of the seeds is on a plateau, out of order."""
     tables = boundary_study([0] * seeds)
     highest = 2 * MARGIN + 2 * APART
     strayed = pl.col("run").is_in([f"{seed}-{highest}" for seed in range(strays)])

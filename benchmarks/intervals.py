@@ -87,7 +87,7 @@ class Cell:
 
 
 def cells(*, studies: int, seeds: tuple[int, ...] = SEEDS, only: str = "") -> Iterator[Cell]:
-    """All cells, each with random numbers of its own.
+    """All cells, each with its own random numbers.
 
     Args:
         studies: How many studies are drawn in each.

@@ -36,7 +36,7 @@ def row(cells: list[str] | tuple[str, ...]) -> str:
 
 
 def main() -> None:
-    """The newest line of each program, in the place of the table that is there."""
+    """The newest line of each program, instead of the table that is there."""
     rows = [json.loads(each) for each in OUT.read_text(encoding="utf-8").splitlines()]
     newest = {found["program"]: found for found in rows}
     lines = [row(HEADS), "|---" * len(HEADS) + "|", *[line(newest[name]) for name in PROGRAMS if name in newest]]

@@ -285,7 +285,7 @@ def row(name: str, root: Path, scratch: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Each program in a process of its own."""
+    """Each program in a separate process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*")

@@ -1,6 +1,6 @@
 """Time, memory and size of the report of a study with 5,000 runs, and how fast its page is in a browser.
 
-The study is made up: 25 PLRs, 10 seeds, and of each one pre-training, 14 FLRs and 5 averages, each trained run with 40
+Its synthetic study: 25 PLRs, 10 seeds, and of each one pre-training, 14 FLRs and 5 averages, each trained run with 40
 trace rows, and all tables filled; a second PLR adds a few hundred runs. Each round writes the report in a fresh process
 and opens the page in a fresh headless Chromium of 1280x900 pixels:
 
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(folder: Path) -> Round:
-    """Write the report of a study anew and open it."""
+    """Write the report of a study again and open it."""
     sys.path.append(str(TESTS))
     from browser.browsing import chromium
 
@@ -136,7 +136,7 @@ def timings(browser: "Browser", page: Path) -> dict[str, float]:
 
 
 def _write_study(folder: Path, shape: dict[str, int]) -> None:
-    # In a process of its own: a process's peak memory cannot be less than that of the one which starts it.
+    # In its own process: a process's peak memory cannot be less than that of the one which starts it.
     sizes = [word for name, size in shape.items() for word in (f"--{name}", str(size))]
     subprocess.run([sys.executable, "-m", "browser.made_up", str(folder), *sizes], cwd=TESTS, check=True)
 

@@ -268,7 +268,7 @@ def differences(old: Path, new: Path) -> list[str]:
 
 
 def stored(study: Path, table: str) -> pl.DataFrame | None:
-    """A stored table in an order of its own, without its wall times; None if the study has none."""
+    """A stored table in its own order, without its wall times; None if the study has none."""
     parts = sorted((study / "tables" / table).glob("*.parquet"))
     if not parts:
         return None

@@ -1,15 +1,15 @@
 """How LR Atlas itself behaves as a study grows to a million runs: seconds and memory of what no GPU can do for it.
 
 Seconds are the process's own CPU time, which other work on the machine cannot lengthen much; where a disk takes part,
-the time that passed stands beside it. Each measurement has a process of its own.
+the time that passed stands next to it. Each measurement has its own process.
 
 - plan: making it, writing it as text, reading that, and working out what is open; the largest memory of the first two;
 - reading: the memory of a process that only reads a plan; and planning again, as resuming does;
-- names: listing a folder of so many files;
-- tables: writing the parts of so many jobs of one run (``runs``, and ``traces`` with 40 rows), and reading both tables;
-- jobs: taking and finishing so many jobs that need one another;
+- names: listing a folder of this many files;
+- tables: writing the parts of this many jobs of one run (``runs``, and ``traces`` with 40 rows), and reading both;
+- jobs: taking and finishing this many jobs that need one another;
 - driver: the same by the whole driver, for 10, 100 and 1,000 workers that are done at once;
-- ray: a driver that listens to so many idle workers, each an actor, on a Ray cluster here; CPU ms for a second of one.
+- ray: a driver that listens to this many idle workers, each an actor, on a Ray cluster here; CPU ms for a second of it.
 
 Prints a line of JSON for each, as soon as it is measured.
 

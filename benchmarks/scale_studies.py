@@ -20,7 +20,7 @@ IMAGES, TEST_IMAGES, SIDE, STEPS_PER_EPOCH = 50_000, 10_000, 32, 390  # of CIFAR
 
 
 def plan_of(name: Name, runs: int, *, old: Plan | None = None, segment_steps: int | None = None) -> Plan:
-    """The plan of a study with about so many runs, rounded up to whole repetitions.
+    """The plan of a study with about this many runs, rounded up to whole repetitions.
 
     Args:
         name: Which study.

@@ -1,7 +1,7 @@
 """Simulated workers: the real driver feeds them a real plan, and time is a number that it counts up.
 
 Nothing is trained. A worker is busy for as long as its job is said to take, unless it fails before; then it is started
-anew and the job goes on from its last checkpoint, as the driver decides. The driver handles one job after the other.
+again and the job continues from its last checkpoint, as the driver decides. The driver handles one job after the other.
 """
 
 import heapq
@@ -45,7 +45,7 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of it, times in seconds.
+    """The result, times in seconds.
 
     Attributes:
         makespan: From the start to the end of the last job.
@@ -115,7 +115,7 @@ class SimulatedWorkers(AbstractContextManager["SimulatedWorkers"]):
         self.useful += self._kept[job] - kept
         self.lost += kept + fails - self._kept[job]
         self.failures += 1
-        self._after(fails, worker, {"ended": "by a made-up failure"})
+        self._after(fails, worker, {"ended": "by a simulated failure"})
 
     def listen(self, timeout: float | None) -> tuple[int, dict[str, Any]] | None:
         """The next message, at the time at which it is heard."""
@@ -137,7 +137,7 @@ class SimulatedWorkers(AbstractContextManager["SimulatedWorkers"]):
 
 
 def simulate(plan: Plan, world: World) -> Outcome:
-    """Let the real driver do the whole plan in made-up time.
+    """Let the real driver do the whole plan in simulated time.
 
     Args:
         plan: The plan.
@@ -156,7 +156,7 @@ def simulate(plan: Plan, world: World) -> Outcome:
         patch("lratlas.execute.scheduler.write_note"),  # a file each, with a real disk's real time
         patch("lratlas.execute.scheduler.time", clock),
     ):
-        made = Store.create(f"{folder}/study", 'name = "made up"\n')
+        made = Store.create(f"{folder}/study", 'name = "synthetic"\n')
         execute(made, plan, workers=world.workers)
     there = world.workers * simulated.now
     return Outcome(

@@ -54,19 +54,19 @@ def rows(images: int, corruption: float, folder: Path) -> Iterator[str]:
     for claim, way in WAYS.items():
         own = means.filter(stage="average" if way == "averaged" else "finetune")
         below, above = (own.filter(side).tail(1) for side in (pl.col("plr") < threshold, pl.col("plr") > threshold))
-        best = (f"{100 * each['test_accuracy'].item():.1f} % from {each['plr'].item():.2g}" for each in (below, above))
+        best = (f"{100 * each['test_accuracy'].item():.1f}% from {each['plr'].item():.2g}" for each in (below, above))
         judged = claims[claim]
         gain = (
             "–"
             if judged["low"] is None
             else "{:.1f} points ({:.1f} to {:.1f})".format(*(100 * judged[each] for each in ("effect", "low", "high")))
         )
-        cells = (images, f"{100 * corruption:.0f} %", f"{threshold:.2g}", way, *best, gain, judged["verdict"])
+        cells = (images, f"{100 * corruption:.0f}%", f"{threshold:.2g}", way, *best, gain, judged["verdict"])
         yield f"| {' | '.join(map(str, cells))} |"
 
 
 def main() -> None:
-    """Conduct all variants, and print the table."""
+    """Run all variants, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder

@@ -76,7 +76,7 @@ def measure(setup: Setup, *, average: bool) -> Cost:
 
 
 def loop(setup: Setup, *, watched: bool, average: bool = False) -> Loop:
-    """What trains a model by SGD with momentum, going on with every call; asked for no steps it only warms up."""
+    """What trains a model by SGD with momentum, continuing with every call; asked for no steps it only warms up."""
     torch.manual_seed(0)
     model = setup.make().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)

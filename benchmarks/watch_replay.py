@@ -38,7 +38,7 @@ class Shares:
 def replay(folder: str) -> list[Shares]:
     """Replay all pre-training runs of a study, by losses alone and with accuracies."""
     atlas = load(folder)
-    assert atlas.plan is not None, f"{folder} has no plan, so it is no study that was begun"
+    assert atlas.plan is not None, f"{folder} has no plan: the study was not started"
     chance_loss = atlas.plan.chance_loss
     runs = atlas.tables["runs"].filter(stage="pretrain").join(atlas.tables["regimes"], on="plr")
     traces = dict(_by_run(atlas.tables["traces"]))

@@ -66,7 +66,7 @@ def accuracy(weights: Weights) -> float:
 
 
 def train(part: Segment) -> dict[str, Any]:
-    """Train a segment from where its parent ended, keep its final state, and return what the finder is told."""
+    """Train a segment from where its parent ended, keep its final state, and return what the finder records."""
     weights = fresh(part.seed)
     velocity, averaged = ({name: np.zeros_like(value) for name, value in weights.items()} for _ in range(2))
     if part.parent:
@@ -100,7 +100,7 @@ def main() -> None:
             if file.stem not in finder.needed():
                 file.unlink()
     print(advice := finder.advice())
-    if advice.lr is None:  # no LR could be told from the others
+    if advice.lr is None:  # no LR differed from the others
         return
     anneal_from = STEPS * 4 // 5 if advice.finish == "anneal" else None
     whole = make_segment(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)

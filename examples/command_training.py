@@ -45,7 +45,7 @@ def loss_and_gradients(x: Array, encoder: Array, decoder: Array) -> tuple[float,
 
 
 def main() -> None:
-    """Train from one step to another, keep the state, and print what came of it."""
+    """Train from one step to another, keep the state, and print the result."""
     args = parsed()
     with np.load(str(files("lratlas.data") / "digits.npz")) as file:
         images: Array = file["images"].reshape(-1, 64) / 16

@@ -12,7 +12,7 @@ def main() -> None:
     """Search by the accuracy that the function prints, and train as it is advised."""
     advice = lratlas.find(train, samples=540, chance=0.1, limit=1, folder="function-search")
     print(advice)
-    if advice.lr is not None:  # one could be told from the others
+    if advice.lr is not None:  # one differed from the others
         train(advice.lr)
 
 

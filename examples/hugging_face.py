@@ -58,7 +58,7 @@ def trainer_for(lr: float) -> Trainer:
 def main() -> None:
     """Search, then train as it is advised."""
     print(advice := find(trainer_for, metric="eval_accuracy", chance=0.1, folder=FOLDER))
-    if advice.lr is None:  # no LR could be told from the others
+    if advice.lr is None:  # no LR differed from the others
         return
     trainer = trainer_for(advice.lr)
     trainer.add_callback(callback := WatchCallback(trainer, schedule="linear"))

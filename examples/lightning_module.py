@@ -64,7 +64,7 @@ def main() -> None:
         folder=FOLDER,
     )
     print(advice)
-    if advice.lr is None:  # no LR could be told from the others
+    if advice.lr is None:  # no LR differed from the others
         return
     seed_everything(0, verbose=False)
     module, watch = Digits(advice.lr), WatchCallback()

@@ -30,7 +30,7 @@ def accuracy(model: nn.Module) -> float:
 
 
 def train(part: Segment) -> dict[str, Any]:
-    """Train from fresh weights, as all trials do, and return what the sampler is told."""
+    """Train from fresh weights, as all trials do, and return what the sampler records."""
     torch.manual_seed(part.seed)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=part.lr, momentum=0.9)
@@ -66,7 +66,7 @@ def main() -> None:
         study.optimize(objective)  # ends by itself
     advice = sampler.advice()
     print(f"After {len(study.trials)} trials: {advice}")
-    if advice.lr is None:  # no LR could be told from the others
+    if advice.lr is None:  # no LR differed from the others
         return
     anneal_from = STEPS * 4 // 5 if advice.finish == "anneal" else None
     whole = make_segment(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)

@@ -1,6 +1,6 @@
 """Your own model, data and optimizer: a small convolutional net on 8 x 8 images of handwritten digits.
 
-With the spec beside it, in this folder:  lratlas explore own_model.toml --folder own-study
+With the spec next to it, in this folder:  lratlas explore own_model.toml --folder own-study
 Without a spec, from Python:              python own_model.py
 """
 
@@ -12,7 +12,7 @@ from lratlas.data import digits
 
 
 def make_model() -> nn.Module:
-    """An ordinary net with batch norm; called anew for each seed."""
+    """An ordinary net with batch norm; called again for each seed."""
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1, bias=False),
         nn.BatchNorm2d(8),

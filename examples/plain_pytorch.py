@@ -41,7 +41,7 @@ def accuracy(model: nn.Module) -> float:
 
 
 def train(part: Segment) -> dict[str, Any]:
-    """Train a segment from where its parent ended, keep its final state, and return what the finder is told."""
+    """Train a segment from where its parent ended, keep its final state, and return what the finder records."""
     model, optimizer = fresh(part.seed, part.lr)
     if part.parent:
         state = torch.load(FOLDER / f"{part.parent}.pt")
@@ -90,7 +90,7 @@ def main() -> None:
             if file.stem not in finder.needed():
                 file.unlink()
     print(advice := finder.advice())
-    if advice.lr is not None:  # else no LR could be told from the others
+    if advice.lr is not None:  # else no LR differed from the others
         train_to_the_end(advice, advice.lr)
 
 

@@ -1,4 +1,4 @@
-"""What costs less, where something else is tested: without processes of its own, or without a page."""
+"""What costs less, where something else is tested: without its own processes, or without a page."""
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -54,7 +54,7 @@ def _execute_here(execute: Callable[..., bool], *given: Any, **options: Any) -> 
 
 @contextmanager
 def without_a_process() -> Generator[None]:
-    """Searches with a script that is run again in this process, not by a Python of its own."""
+    """Searches with a script that is run again in this process, not by its own Python."""
 
     def driven(**given: Any) -> Driven:
         return replace(Driven(**given), alone=None)

@@ -15,7 +15,7 @@ from inherited import reset_inherited
 # Small studies, which tests of several packages share.
 pytest_plugins = ["study.fixtures"]
 
-# Models as small as those of the tests are trained fastest by one thread, all the more beside other tests. PyTorch
+# Models as small as those of the tests are trained fastest by one thread, all the more next to other tests. PyTorch
 # reads it when it is imported, here and in the processes that the tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 # One small program at a time is compiled faster here than by processes that first have to import PyTorch.

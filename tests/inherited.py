@@ -29,7 +29,7 @@ def reset_inherited() -> None:
         return
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # A signal that is ignored is ignored by child processes too; one with a handler is not. This process goes on as
+    # A signal that is ignored is ignored by child processes too; one with a handler is not. This process continues as
     # before: a command in the background has no Ctrl-C.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:

@@ -50,7 +50,7 @@ Values = Mapping[tuple[str, float], Sequence[Sequence[float]]]
 
 
 def oracle_rows(problem: Problem, seeds: Sequence[int], test: Values, validation: Values | None = None) -> pl.DataFrame:
-    """Rows of the oracle with these values; what is kept and not given is as bad as can be."""
+    """Rows of the oracle with these values; what is stored and not given is as bad as can be."""
     bad = [[-1e9 if problem.higher_is_better else 1e9] * len(problem.lrs)] * len(seeds)
     kept = [("average10", 1 / 8), ("average10", 1 / 4), ("average10", 1 / 2), ("average10", 1.0), ("anneal", 1.0)]
     ways = [*kept, ("constant", 1.0)]

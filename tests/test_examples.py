@@ -153,7 +153,7 @@ def searched(
     journal = (folder / search / JOURNAL).read_bytes()
     assert not again or run(folder, name) == printed
     assert (folder / search / JOURNAL).read_bytes() == journal
-    # All that is left lies in a folder of its own.
+    # All that is left lies in its own folder.
     left = {path.name for path in folder.iterdir()} - {path.name for path in EXAMPLES.iterdir()} - {"__pycache__"}
     assert left == {search}
     (lr,) = re.findall(r"Use an initial LR of (\S+)", printed)
@@ -161,7 +161,7 @@ def searched(
 
 
 def digits() -> tuple[Any, Any]:
-    """Images and digits in an order of their own."""
+    """Images and digits in their own order."""
     x, y = (np.asarray(part) for part in load_digits(return_X_y=True))
     order = np.random.default_rng(1).permutation(len(y))
     return x[order] / 16, y[order]

@@ -1,4 +1,4 @@
-"""The cases of the stand-in device, in processes of their own: a registered device stays for good."""
+"""The cases of the stand-in device, in separate processes: a registered device stays for good."""
 
 import os
 import subprocess

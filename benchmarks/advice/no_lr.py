@@ -78,7 +78,7 @@ def schedule_free(problem: Problem, seed: int) -> tuple[Quality, float]:
     made.train()
     advance(run, problem.steps, lr_at=lambda _: _SCHEDULE_FREE_LR)
     made.eval()
-    # Its averaged weights need batch-norm statistics of their own, like any average.
+    # Its averaged weights need their own batch-norm statistics, like any average.
     return evaluate_average(run, Average(count=1, total=_weights(run))), run.seconds
 
 

@@ -72,7 +72,7 @@ def read(folder: Path, table: str, schema: pl.Schema) -> pl.DataFrame:
 
 
 def add(folder: Path, measured: Measured) -> None:
-    """Put a problem's rows into the folder's tables, in the place of those that it had."""
+    """Put a problem's rows into the folder's tables, instead of those that it had."""
     folder.mkdir(parents=True, exist_ok=True)
     for table, rows, schema in (("traces", measured.traces, TRACES), ("oracle", measured.runs, RUNS)):
         others = read(folder, table, schema).filter(~pl.col("problem").is_in(rows["problem"].unique().implode()))

@@ -1,7 +1,7 @@
 """How much worse a choice is than the best that the oracle knows.
 
 Every choice is judged by trainings that no method has seen, those of the seeds `oracle.JUDGES`. In each of them the
-best model by the validation metric of that training is kept: of the averages on the way and the finish at the end.
+best model by the validation metric of that training is stored: of the averages on the way and the finish at the end.
 The regret is the test metric of the best LR minus that of the chosen LR, in points of accuracy; 2.5% of a loss count
 as a point. The best LR has the best mean of the test metric over the judges, kept in the same way; since the same
 judges find it, its mean is slightly too good.
@@ -59,13 +59,13 @@ class Kept:
 
 
 def kept(known: Surface, lr: float, finish: str = "either") -> Kept:
-    """What is kept of trainings at an LR; of models that validate alike, the one that was trained longest."""
+    """What is stored of trainings at an LR; of models that validate alike, the one that was trained longest."""
     ways = ENDS[finish] + ON_THE_WAY
     return _kept(known, [known.validation_at(way, lr) for way in ways], test=[known.test_at(way, lr) for way in ways])
 
 
 def kept_on_grid(known: Surface) -> Kept:
-    """What is kept of the trainings at every LR of the grid, [seeds, L]."""
+    """What is stored of the trainings at every LR of the grid, [seeds, L]."""
     ways = ENDS["either"] + ON_THE_WAY
     return _kept(known, [known.validation[way] for way in ways], test=[known.test[way] for way in ways])
 
@@ -92,7 +92,7 @@ def regret(known: Surface, tests: Values) -> Replicated:
 
     Args:
         known: What the judges know.
-        tests: The test metrics of what is kept, [searches, judges].
+        tests: The test metrics of what is stored, [searches, judges].
     """
     grid = kept_on_grid(known).test
     drawn = resamples(known.problem.name, searches=len(tests), judges=len(grid))

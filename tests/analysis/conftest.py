@@ -1,4 +1,4 @@
-"""Made-up studies whose regimes are known."""
+"""Synthetic studies whose regimes are known."""
 
 from collections.abc import Callable, Mapping, Sequence
 

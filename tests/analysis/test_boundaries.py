@@ -90,7 +90,7 @@ def thresholds_of_seeds(study: Study, places: list[int], *, grid: int) -> dict[s
 def test_with_six_seeds_or_more_the_interval_has_the_ranks_of_the_sign_test(
     study: Study, seeds: int, first: int
 ) -> None:
-    """Ranks from a table of the sign test at 5 %, such as Conover's: of 20 seeds the 6th and the 15th."""
+    """Ranks from a table of the sign test at 5%, such as Conover's: of 20 seeds the 6th and the 15th."""
     places = sorted(1 + seed * 12 // seeds for seed in range(seeds))
     row = found(thresholds_of_seeds(study, places, grid=14))["convergence"]
     assert (row["low"], row["high"]) == pytest.approx((plr(places[first - 1] - 1), plr(places[-first])))

@@ -1,4 +1,4 @@
-"""The power law of the epochs to convergence recovers made-up parameters, and says nothing where it cannot."""
+"""The power law of the epochs to convergence recovers synthetic parameters, and says nothing where it cannot."""
 
 import math
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def values(table: pl.DataFrame, column: str = "value") -> dict[str, float]:
 def test_exact_data_give_back_their_parameters(
     threshold: float, exponent: float, reach: float, first: float, fewest: float
 ) -> None:
-    # Many epochs, so that rounding them to whole numbers is no noise.
+    # Many epochs, so that rounding them to whole numbers adds no noise.
     plrs = [threshold * (first + (1 - first) * reach * share) for share in WAY]
     scale = fewest * (threshold - plrs[0]) ** exponent
     table = power_law(
@@ -78,7 +78,7 @@ def covered(*, seeds: int, noise: float, draws: int) -> dict[str, float]:
 
 @pytest.mark.parametrize(("seeds", "noise", "draws"), [(5, 0.15, 25), (1, 0.08, 80), (2, 0.08, 80)])
 def test_intervals_hold_the_truth_about_as_often_as_they_say(seeds: int, noise: float, draws: int) -> None:
-    # A count of 95 % of 25 falls under 0.8 once in 600 times.
+    # A count of 95% of 25 falls under 0.8 once in 600 times.
     assert min(covered(seeds=seeds, noise=noise, draws=draws).values()) >= 0.8
 
 
@@ -109,7 +109,7 @@ def test_the_fall_at_small_plrs_does_not_count() -> None:
 def test_seeds_that_never_converged_count_as_infinite() -> None:
     plrs, n = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3], None
     epochs = [[90, 90, n], [20, 10, 30], [40, n, 50], [70, 80, 90], [n, 200, n], [300, 300, 300]]
-    # Medians: 90, 20, 50, 80, infinite; what lies beyond is no part of the rise.
+    # Medians: 90, 20, 50, 80, infinite; what lies beyond does not belong to the rise.
     part = rising(convergence(plrs, epochs))
     assert part.rows() == [(2e-3, 20.0), (3e-3, 50.0), (4e-3, 80.0)]
 

@@ -37,7 +37,7 @@ LR = 0.05
 
 @pytest.fixture(scope="module")
 def made_up_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Random images in the place of the two image data sets."""
+    """Random images instead of the two image data sets."""
     root = tmp_path_factory.mktemp("data")
     images = random_images(20_000, 28, 28)
     write_folder(root / "fashion-mnist", idx_files(images, [k % 10 for k in range(20_000)], train=12_000))
@@ -307,7 +307,7 @@ def test_the_summary_names_the_best_lr_and_what_is_nearly_as_good() -> None:
     assert [one.finish for one in best] == list(FINISHES)
     assert (best[0].lr, best[0].test, best[0].low, best[0].high) == (0.1, 81, 0.1, 1)
     assert best[0].spread == pytest.approx(math.sqrt(2))
-    # As a loss, 71 is the best, and only itself within 1 %.
+    # As a loss, 71 is the best, and only itself within 1%.
     assert (bests(runs, higher_is_better=False)[0].lr, bests(runs, higher_is_better=False)[0].high) == (0.01, 0.01)
     assert len(lines("p", runs, higher_is_better=True)) == 2 + len(FINISHES)
 

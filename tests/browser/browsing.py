@@ -51,14 +51,14 @@ class Visit:
 def chromium() -> Generator[Browser]:
     """A headless Chromium, the one of the system."""
     with sync_playwright() as playwright:
-        # Only pages of our own are opened, and containers often forbid the sandbox.
+        # Only our own pages are opened, and containers often forbid the sandbox.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
 
 
 def visit(browser: Browser, path: Path, *, size: tuple[int, int] = DESKTOP, dark: bool = False) -> Visit:
-    """Open a file in a window of its own, which the caller closes: ``page.context.close()``."""
+    """Open a file in its own window, which the caller closes: ``page.context.close()``."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme="dark" if dark else "light",

@@ -1,4 +1,4 @@
-"""A made-up study on disk, of any size, that looks like one of the synthetic ticks with everything measured.
+"""A synthetic study on disk, of any size, that looks like one of the synthetic ticks with everything measured.
 
 The tests of the report's page and its benchmark read the same kind of study. From the folder `tests`:
 

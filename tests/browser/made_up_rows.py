@@ -1,4 +1,4 @@
-"""Rows of the tables of a made-up study: good just above the convergence threshold, as on the synthetic ticks."""
+"""Rows of the tables of a synthetic study: good just above the convergence threshold, as on the synthetic ticks."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from lratlas.tables import SCHEMAS
 
 Numbers = NDArray[np.float64]
 
-# Where the made-up regimes meet: 1 | 2A | 2B | 3.
+# Where the synthetic regimes meet: 1 | 2A | 2B | 3.
 CONVERGENCE, SUBREGIME, DIVERGENCE = 7e-3, 2e-2, 6e-2
 BANDS = ((0, 0), (1, 8), (9, 24), (25, 32))
 EPOCH = 32  # steps

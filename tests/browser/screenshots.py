@@ -1,6 +1,6 @@
 """Pictures of a report for a person to look at: phone and desktop, light and dark, and as it is printed.
 
-From the folder `tests`; without a study, of a made-up one:
+From the folder `tests`; without a study, of a synthetic one:
 
     python -m browser.screenshots OUT [FOLDER]
 """

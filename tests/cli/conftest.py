@@ -30,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def explored(home: Path) -> Explored:
-    """The small study, made by the command in a terminal, with data that print something of their own."""
+    """The small study, made by the command in a terminal, with data that print their own output."""
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "lratlas", "explore", "spec.toml", "-f", "study", "--workers", "1", "--json"],

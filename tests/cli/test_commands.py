@@ -20,7 +20,7 @@ ODD = ["a b", "[red]x[/red]", "[/]", ":smile:", "größe 学", "#%&'\"$HOME"]
 
 
 def test_explore_prints_its_result_as_json_alone(explored: Explored):
-    # The data print a message of their own, which must not get into the result.
+    # The data print their own message, which must not get into the result.
     assert "a message of the data's own" in explored.terminal
     result = json.loads(explored.out)
     assert list(result) == ["folder", "boundaries", "regimes", "summary"]

@@ -428,7 +428,7 @@ def test_a_killed_search_goes_on_to_the_same_advice(interrupted: Path, there: Ru
     assert len(before.splitlines()) >= 9
     resumed = there("find", "spec.toml", "-f", "search", "--json")
     assert (resumed.code, resumed.err) == (0, f"lratlas: Imports find_own from {interrupted / 'find_own.py'}.\n")
-    # What was told stands as it was, times included, and no segment is told twice.
+    # Reports stay as they were, times included, and no segment is reported twice.
     after = journal.read_bytes()
     assert after.startswith(before)
     assert len(after) > len(before)

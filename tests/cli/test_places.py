@@ -38,7 +38,7 @@ SEARCH_FILES = (
 
 
 def place(path: Path, kind: str) -> None:
-    """Put something in the place of a file."""
+    """Put something instead of a file."""
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     if kind == "a pipe":

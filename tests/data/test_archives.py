@@ -41,7 +41,7 @@ def kept(root: Path) -> Path:
 def test_a_folder_or_zip_file_is_read_by_class(kept: Path, tmp_path: Path, name: str, test: str, top: str):
     content = {f"{top}{file}": image for file, image in files(test=test).items()}
     source = write(tmp_path / name, content | {f"{top}train/cat/notes.txt": b"x", f"{top}.hidden/a.png": b"x"})
-    for _ in range(2):  # decoded, then as it was kept
+    for _ in range(2):  # decoded, then as it was stored
         data = read_images(source)
         assert (data.name, data.classes) == ("pets", ("cat", "dog"))
         np.testing.assert_array_equal(data.train[0], channels_first(IMAGES[:3]))
@@ -254,7 +254,7 @@ def test_what_is_not_read_is_counted_and_named(
     content = files() | dict.fromkeys((*others, *hidden), b"x")
     source = write(tmp_path / name, {f"{top}{file}": image for file, image in content.items()})
     read_images(source)
-    read_images(source)  # as it was kept
+    read_images(source)  # as it was stored
     assert kept.exists()
     said = (
         f"{source}: 5 files are skipped, because they are not images in test/<class>/ or train/<class>/"

@@ -18,7 +18,7 @@ quick = settings(max_examples=25)
 
 
 def noise(*shape: int) -> Tensor:
-    # No zeros, so that padding can be told from the image.
+    # No zeros, so that padding can be distinguished from the image.
     return torch.randint(1, 256, shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
 

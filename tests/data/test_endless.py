@@ -1,4 +1,4 @@
-"""Data that have no end, and headers that speak of more than any machine has."""
+"""Data that have no end, and headers that state more than any machine has."""
 
 import io
 import json

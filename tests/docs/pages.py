@@ -70,6 +70,6 @@ def parsed(command: str) -> tuple[str, dict[str, Any]]:
 
 
 def commands(text: str) -> list[str]:
-    """The lines of a block for the shell that call LR Atlas, joined where they go on."""
+    """The lines of a block for the shell that call LR Atlas, joined where they continue."""
     lines = text.replace("\\\n", " ").splitlines()
     return [found[1] for line in lines if (found := re.search(r"(?:^|exec )(lratlas .*)$", line))]

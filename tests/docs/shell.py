@@ -31,7 +31,7 @@ def run_shell(text: str, folder: Path, scratch: Path) -> str:
     Args:
         text: The block.
         folder: Where it is run.
-        scratch: A folder of its own, for what it takes.
+        scratch: Its own folder, for what it takes.
 
     Returns:
         What it printed, standard error included.

@@ -50,7 +50,7 @@ EXCEPTIONS: Mapping[str, str] = {
     "`sittings/`": "a folder of the study, with a stored name",
     "the folder sittings": "the stored name of this folder",
 }
-# Other pages of the repository, and packages and modules below src/lratlas: each stays clean once it is here.
+# Other pages of the repository, and folders of code
 PAGES: tuple[str, ...] = (
     ".github/pull_request_template.md",
     "CHANGELOG.md",
@@ -58,7 +58,7 @@ PAGES: tuple[str, ...] = (
     "README.md",
     "src/lratlas/report/fonts/README.md",
 )
-SOURCES: tuple[str, ...] = (".",)
+SOURCES = ("benchmarks", "examples", "src/lratlas")
 
 
 def faults(text: str) -> list[str]:
@@ -100,14 +100,6 @@ def sentences(source: str) -> Iterator[str]:
             yield node.value
 
 
-def modules(package: str) -> list[Path]:
-    """The modules of a package, or a single one."""
-    path = ROOT / "src" / "lratlas" / package
-    found = [path] if path.is_file() else sorted(path.rglob("*.py"))
-    assert found, package
-    return found
-
-
 ALL_PAGES = [*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb"), *(ROOT / page for page in PAGES)]
 
 
@@ -116,11 +108,11 @@ def test_a_page_is_plain(page: Path) -> None:
     assert faults(written(page)) == []
 
 
-@pytest.mark.parametrize("package", SOURCES)
-def test_a_package_speaks_plainly(package: str) -> None:
+@pytest.mark.parametrize("folder", SOURCES)
+def test_a_folder_of_code_is_plain(folder: str) -> None:
     assert [
         f"{path.name}: {fault}"
-        for path in modules(package)
+        for path in sorted((ROOT / folder).rglob("*.py"))
         for each in sentences(path.read_text(encoding="utf-8"))
         for fault in faults(each)
     ] == []

@@ -22,7 +22,7 @@ from docs.settings import PROGRAM
 from inherited import reset_inherited
 
 LEFT_OUT = ("make test", "lratlas data fetch")
-WAITED_FOR = ("python3 -m venv", ".venv/bin/pip", "make demo", "lratlas demo")  # what others go on from
+WAITED_FOR = ("python3 -m venv", ".venv/bin/pip", "make demo", "lratlas demo")  # what others continue from
 INTERRUPTED = 130
 # What stands in the README for the reader's own; the longer first. Fashion-MNIST takes the place of what is downloaded.
 MEANT = {
@@ -84,7 +84,7 @@ def readme_commands() -> list[str]:
 
 
 def named(command: str, number: int) -> str:
-    """The command with a study in the place of F: a new one where it makes one, else that of the demonstration."""
+    """The command with a study instead of F: a new one where it makes one, else that of the demonstration."""
     for word, meaning in MEANT.items():
         command = command.replace(word, meaning)
     makes = command.startswith(("lratlas explore", "lratlas reproduce"))
@@ -108,7 +108,7 @@ def prepare(checkout: Path, command: str) -> None:
 
 
 def ran(command: str, folder: Path, environment: Mapping[str, str], limit: float) -> tuple[int, float]:
-    """The exit code of a line in a shell, and the seconds that it took; interrupted after so many."""
+    """The exit code of a line in a shell, and the seconds that it took; interrupted after this many."""
     began = time.monotonic()
     with (folder.parent / "log.txt").open("ab") as log:
         log.write(f"\n$ {command}\n".encode())

@@ -1,4 +1,4 @@
-"""A training that is left anywhere goes on with the very same bits."""
+"""A training that is left anywhere continues with identical bits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +66,7 @@ class Impatient:
 def left_again_and_again(
     monkeypatch: pytest.MonkeyPatch, patience: int, between: Callable[[Store], None] = lambda _: None
 ) -> list[int]:
-    """Have every job left after so many steps, until all are done; the run-steps done each time."""
+    """Have every job left after this many steps, until all are done; the run-steps done each time."""
     trained: list[int] = []
 
     def execute(store: Store, plan: Plan, *, tasks: Tasks, **_: Any) -> bool:

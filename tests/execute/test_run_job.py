@@ -176,7 +176,7 @@ def test_a_study_that_was_begun_elsewhere_continues_on_an_executor(by_worker: At
 
 
 class BrokenNetworkError(Exception):
-    """What an executor may raise in the place of a result."""
+    """What an executor may raise instead of a result."""
 
 
 @pytest.fixture

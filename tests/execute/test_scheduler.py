@@ -99,7 +99,7 @@ def by_one(tmp_path_factory: pytest.TempPathFactory, small_task: Made, sections:
 
 @pytest.fixture
 def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A module beside the user's script, neither installed nor in the current folder."""
+    """A module next to the user's script, neither installed nor in the current folder."""
     import importlib
 
     (tmp_path / "beside").mkdir()
@@ -263,7 +263,7 @@ def test_generated_data_are_drawn_by_the_workers_too(tmp_path: Path, small_task:
 def test_what_the_package_warns_of_in_a_worker_is_told_to_the_user(
     fragile: Any, tmp_path: Path, small_task: Made, capfd: pytest.CaptureFixture[str]
 ):
-    """Only warnings of the package's logger, each told once; the study goes on."""
+    """Only warnings of the package's logger, each given once; the study continues."""
     task = small_task(model=partial(fragile.made_with_words, os.getpid()), singles=None)
     told: list[str] = []
     atlas = lratlas.explore(

@@ -17,7 +17,7 @@ from lratlas.errors import SearchError, SpecError
 from lratlas.integrations.optuna import LRSampler, add_search
 from search.find_helpers import advised_lr
 
-BEST = 0.03  # where the made-up loss is lowest at all steps
+BEST = 0.03  # where the synthetic loss is lowest at all steps
 STEPS = 6400
 LRS = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
 Objective = Callable[[Trial], float]

@@ -68,7 +68,7 @@ ADVICE = Advice(
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    """MLflow with a database of its own, in a folder where it may leave others."""
+    """MLflow with its own database, in a folder where it may leave others."""
     monkeypatch.chdir(tmp_path)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
@@ -134,7 +134,7 @@ def test_mlflow(tmp_path: Path) -> None:
 
 
 def test_trackio(tmp_path: Path) -> None:
-    # It reads the folder that it writes to from the environment, once, so it gets a process of its own
+    # It reads the folder that it writes to from the environment, once, so it gets its own process
     (tmp_path / "found").write_bytes(pickle.dumps([CONVERGING, DIVERGING, ADVICE]))
     (tmp_path / "script.py").write_text(
         "import pathlib, pickle, trackio\n"

@@ -33,7 +33,7 @@ def model() -> PreTrainedModel:
 
 
 class Broken(Trainer):
-    """A Trainer with a loss of its own that is not a number from the fifth step on."""
+    """A Trainer with its own loss that is not a number from the fifth step on."""
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         loss: Any = super().compute_loss(*args, **kwargs)

@@ -161,7 +161,7 @@ def test_another_seed_is_another_training(tmp_path: Path):
 
 
 class Telling(Trainer):
-    """Metrics of its own, in both of the places where subclasses have them."""
+    """Its own metrics, in both of the places where subclasses have them."""
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         found = super().evaluate(*args, **kwargs)

@@ -51,7 +51,7 @@ def test_accuracies_are_those_of_the_models_on_images_filtered_by_hand(kept: boo
         models.append(MLP(96, (8,), 3).double())
     point = point_of(models)
     program = build(models[0], LOSSES["cross_entropy"], sgd(), compiled=False, strategy=strategy)
-    # Images are filtered as the model sees them, not as they are kept.
+    # Images are filtered as the model sees them, not as they are stored.
     kept_images = replace(samples_of(2 * images - 1, labels, point), transform=halved)
     found = band_accuracies(program, point.weights, point.buffers, kept_images, BANDS, kept=kept)
     assert found.shape == (len(BANDS), 1, len(models))

@@ -51,7 +51,7 @@ def test_each_convolution_of_the_scale_invariant_form_can_be_scaled_alone() -> N
     with torch.no_grad():
         for factor, value in zip((0.5, 3.0, 0.4, 5.0), model.layers.parameters(), strict=True):
             value.mul_(factor)
-    # Batch norm's eps, 1e-5, beside variances of a hundredth or more.
+    # Batch norm's eps, 1e-5, next to variances of a hundredth or more.
     torch.testing.assert_close(model(x).detach(), before, rtol=0, atol=1e-2 * float(before.std()))
 
 

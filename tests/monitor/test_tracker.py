@@ -22,7 +22,7 @@ STEPS = np.arange(3000.0)
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
 def test_a_flat_loss_is_hardly_ever_called_converging(correlation: float) -> None:
     alarms = ["converging" in followed(0.5 * np.exp(0.3 * ar1(1500, correlation, seed)))[1] for seed in range(30)]
-    # The promise is 5 %; more than 6 of 30 have a probability under 0.1 % then
+    # The promise is 5%; more than 6 of 30 have a probability under 0.1% then
     assert sum(alarms) <= 6
 
 

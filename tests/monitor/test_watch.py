@@ -94,7 +94,7 @@ def test_accumulated_losses_count_as_one_step() -> None:
     single.watch.close()
     fourfold.watch.close()
     assert fourfold.watch.steps == 300
-    # The first micro-batches come before the first step and make a record of their own
+    # The first micro-batches come before the first step and make their own record
     assert fourfold.watch.log[-1].step == single.watch.log[-1].step + 1 == 301
     assert single.watch.log[-1].loss is not None
     assert fourfold.watch.log[-1].loss == pytest.approx(single.watch.log[-1].loss, rel=0.01)

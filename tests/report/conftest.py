@@ -1,4 +1,4 @@
-"""A made-up study whose tables look like those of the synthetic ticks: 20 PLRs, 3 FLRs, 3 averages."""
+"""A synthetic study whose tables look like those of the synthetic ticks: 20 PLRs, 3 FLRs, 3 averages."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""What the chart of a search shows: curves, their scale, signs beside them, and regimes."""
+"""What the chart of a search shows: curves, their scale, signs next to them, and regimes."""
 
 import math
 from dataclasses import replace
@@ -94,7 +94,7 @@ def test_averaged_weights_rank_and_last_ones_can_be_chosen() -> None:
     both = advice(row(0.1, 100, 0.8, value=0.6), row(0.2, 100, None, value=0.7))
     assert kinds_of_weights(both) == ("averaged", "last")
     found = curves_data(both).filter(seed=0).select("weights", "lr", "metric").rows()
-    # An LR of which no average was told is ranked by its last weights, as in the search.
+    # An LR without a reported average is ranked by its last weights, as in the search.
     assert found == [("averaged", 0.1, 0.8), ("averaged", 0.2, 0.7), ("last", 0.1, 0.6), ("last", 0.2, 0.7)]
     assert kinds_of_weights(advice(row(0.1, 100, 0.8))) == ("averaged",)
     assert kinds_of_weights(advice(row(0.1, 100, None, value=0.8))) == ("averaged",)

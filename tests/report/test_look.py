@@ -1,4 +1,4 @@
-"""Colours that can be seen on either page and told apart with any colour vision."""
+"""Colours that can be seen on either page and distinguished with any colour vision."""
 
 from itertools import combinations
 

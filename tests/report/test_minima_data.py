@@ -117,7 +117,7 @@ def test_norms_are_pooled_over_the_plrs_of_a_regime() -> None:
         ("3", "after fine-tuning", 1e-4, 1),
     ]
     trained = data.filter(regime="3", state="after pre-training")
-    # Logs -5, -3, -1, -1: the 5 % quantile is 0.15 of the way from -5 to -3, the 95 % one is -1.
+    # Logs -5, -3, -1, -1: the 5% quantile is 0.15 of the way from -5 to -3, the 95% one is -1.
     assert trained["spread"][0] == pytest.approx(4 - 0.3)
     assert trained["share"].filter(trained["share"] > 0).to_list() == [0.25, 0.25, 0.5]
     for log, share in ((-5, 0.25), (-3, 0.25), (-1, 0.5)):

@@ -40,7 +40,7 @@ VALUE = "tell(value=loss, averaged=loss)"
 
 
 def program(folder: Path, *, before: str = "", inside: str = "pass", after: str = VALUE) -> str:
-    """Write the program with lines of its own before, inside and after training; returns its command."""
+    """Write the program with its own lines before, inside and after training; returns its command."""
     path = folder / "train it.py"
     path.write_text(PROGRAM.format(before=before, inside=inside, after=after))
     return f"{sys.executable} -S {shlex.quote(str(path))} {{lr}} {{start}} {{stop}} {{final_lr}} {{checkpoint}}"

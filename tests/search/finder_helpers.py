@@ -1,4 +1,4 @@
-"""A synthetic training for the tests of the finder, cheap to import in processes of their own."""
+"""A synthetic training for the tests of the finder, cheap to import in separate processes."""
 
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,6 @@ def a_finder(folder: Path, **settings: Any) -> Finder:
 
 
 def trained(asked: Segment) -> dict[str, Any]:
-    """What is told of a segment."""
+    """The report on a segment."""
     loss = VALLEY.loss(asked.lr, asked.stop, asked.seed)
     return {"value": loss, "averaged": None if asked.annealed else 0.9 * loss, "losses": [2.0, 1.0, loss]}

@@ -55,7 +55,7 @@ def test_an_advice_has_what_the_search_found():
     assert advice.expected is not None
     assert advice.expected_low is not None
     assert advice.expected_high is not None
-    # A full training goes on falling, but by less with every doubling.
+    # A full training continues falling, but by less with every doubling.
     assert 0 <= advice.expected_low < advice.expected < advice.best
     assert advice.expected_low <= valley.loss(0.01, STEPS) <= advice.expected_high
     assert (advice.convergence, advice.divergence) == (None, None)

@@ -154,7 +154,7 @@ def test_the_error_of_an_accuracy_is_binomial(limit: float):
     nothing = Evidence(search, [])
     error = nothing.validation_error([], 0.8 * limit)
     assert error == pytest.approx(limit * math.sqrt(0.8 * 0.2 / 10_000), rel=1e-3)
-    # All right or all wrong among n is no proof that the next one is, too.
+    # All right or all wrong among n does not prove that the next one is, too.
     assert 0 < nothing.validation_error([], limit) < error
     assert nothing.validation_error([], limit) == pytest.approx(nothing.validation_error([], 0.0))
 

@@ -352,7 +352,7 @@ def test_a_state_that_was_lost_or_altered_is_trained_again(
     whole, folder = searched
     measured(monkeypatch, [(folder / "strategy.txt").read_text()])
     advice = lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path, progress=spoil_all)
-    # Other LRs are trained beside it the second time, which may change last bits.
+    # Other LRs are trained next to it the second time, which may change last bits.
     assert advice.lr == pytest.approx(whole.lr)
     assert advice.evidence["lr"].equals(whole.evidence["lr"])
     for name in ("value", "averaged"):
@@ -455,7 +455,7 @@ def test_where_all_lrs_are_huge_they_diverge(tmp_path: Path):
 
 
 def test_losses_that_are_never_finite_point_to_the_data(tmp_path: Path):
-    """A script's data are not checked beforehand; that the loss is NaN at the smallest LR too speaks of them."""
+    """A script's data are not checked beforehand; that the loss is NaN at the smallest LR too names them."""
 
     def train(lr: float) -> None:
         model = nn.Linear(4, 1)

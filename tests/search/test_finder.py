@@ -51,7 +51,7 @@ print(finder.advice().lr)
 
 
 def trained_all(finder: Finder, *, most: int = 1000) -> list[Segment]:
-    """Ask and tell until the search is over or enough was told; the segments in order."""
+    """Ask and tell until the search is over or enough was reported; the segments in order."""
     segments = list[Segment]()
     while len(segments) < most and (asked := finder.ask()):
         finder.tell(asked, **trained(asked))
@@ -453,7 +453,7 @@ def test_threads_share_a_search(alone: Finder, tmp_path: Path):
 
 @contextmanager
 def worker(folder: Path, mark: Path, *, hangs_at: int = -1) -> "Generator[subprocess.Popen[str]]":
-    """A process that works on a search; it hangs in the middle of a segment after so many, if it is to."""
+    """A process that works on a search; it hangs in the middle of a segment after this many, if it is to."""
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
     words = [sys.executable, "-c", WORKER, str(folder), str(mark), str(hangs_at)]
     environment = os.environ | {"PYTHONPATH": path}
@@ -488,7 +488,7 @@ def test_processes_share_a_search_though_one_is_killed(alone: Finder, tmp_path: 
     assert killed.returncode == -signal.SIGKILL
     names = [each.segment.name for each in finder.results]
     assert sorted(names) == sorted(each.segment.name for each in alone.results)
-    # Four were told before, and only the one in the middle of which the process was killed was trained again.
+    # Four were reported before, and only the one in the middle of which the process was killed was trained again.
     assert held in names
     assert len(here) + int(second.read_text()) == len(names) - 4
     assert len((folder / JOURNAL).read_text().splitlines()) == len(names)

@@ -119,7 +119,7 @@ def test_a_last_line_cut_off_anywhere_does_not_count(data: st.DataObject, last: 
         text = (folder / JOURNAL).read_bytes()
         (folder / JOURNAL).write_bytes(text[: data.draw(st.integers(whole, len(text) - 1))])
         assert list(map(repr, read_results(folder))) == [repr(first)]
-        # What is told next is not glued to the rest.
+        # What is reported next is not glued to the rest.
         add_results(folder, [later])
         assert list(map(repr, read_results(folder))) == [repr(first), repr(later)]
 

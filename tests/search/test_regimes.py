@@ -38,7 +38,7 @@ def stuck(level: float = START) -> Losses:
 
 
 def trial(lr: float, losses: Losses, *, stops: Sequence[int] = STOPS, seed: int = 0) -> list[SegmentResult]:
-    """A training in segments that go on from each other."""
+    """A training in segments that continue from each other."""
     every, results = losses(np.arange(STEPS, dtype=np.float64)), list[SegmentResult]()
     for start, stop in pairwise((0, *stops)):
         asked = make_segment(lr=lr, seed=seed, start=start, stop=stop, parent="the one before" if start else None)

@@ -125,7 +125,7 @@ def test_the_budget_is_kept_to_but_for_the_first_look(search: Search, answer: An
     assert cost(results) <= max(search.budget * search.steps, cost(first)) + 1e-6
     given = [each for each in first if each.segment.lr in search.lrs]
     if not all(each.failure and "not finite" in each.failure for each in given):
-        # Where all diverge, the first look goes on below the LRs that were given.
+        # Where all diverge, the first look continues below the LRs that were given.
         assert cost(results) <= max(search.budget * search.steps, len(search.lrs) * search.horizon(1 / 64)) + 1e-6
 
 

@@ -252,7 +252,7 @@ def test_clients_that_say_nothing_are_let_go(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_slow_connections_do_not_shut_others_out(capfd: pytest.CaptureFixture[str]):
-    """The oldest of an address make room for new ones, and other addresses have room of their own."""
+    """The oldest of an address make room for new ones, and other addresses have their own room."""
     with answering(LiveServer(render=lambda: PAGE, version=lambda: "v1")) as url:
         place = (urlsplit(url).hostname, urlsplit(url).port)
         before = threading.active_count()

@@ -1,4 +1,4 @@
-"""Studies and searches on the stand-in device; `tests/test_stand_in.py` runs this file in a process of its own."""
+"""Studies and searches on the stand-in device; `tests/test_stand_in.py` runs this file in a separate process."""
 
 import re
 from collections.abc import Callable

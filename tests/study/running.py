@@ -1,4 +1,4 @@
-"""Commands that work on a study, in processes of their own or in this one, and what can be seen of them."""
+"""Commands that work on a study, in separate processes or in this one, and what can be seen of them."""
 
 import io
 import os
@@ -70,7 +70,7 @@ def printed_by(*words: object) -> str:
 
 @contextmanager
 def started(*words: object) -> "Generator[subprocess.Popen[str]]":
-    """A command in a process group of its own, which is killed on the way out, whatever happens."""
+    """A command in its own process group, which is killed on the way out, whatever happens."""
     process = subprocess.Popen(lratlas(*words), encoding="utf-8", stderr=subprocess.PIPE, start_new_session=True)
     try:
         yield process

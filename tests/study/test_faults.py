@@ -204,7 +204,7 @@ def spoil(files: Files, kind: str, deed: str) -> set[str]:
 
 
 def block(files: Files, path: Path, deed: str) -> None:
-    """Put something else in the place of a file."""
+    """Put something else instead of a file."""
     kept = files.outside / path.name
     path.rename(kept)
     if deed == "a folder":
@@ -236,7 +236,7 @@ def forge(store: Store, path: Path, deed: str) -> None:
 
 
 def replace_folder(files: Files, name: str) -> set[str]:
-    """Put a file in the place of a folder; its name, and those of the files that are missing now."""
+    """Put a file instead of a folder; its name, and those of the files that are missing now."""
     lost = [str(path.relative_to(files.study)) for path in (files.study / name).rglob("*") if path.is_file()]
     shutil.rmtree(files.study / name, ignore_errors=True)
     (files.study / name).write_text("a file")
@@ -244,7 +244,7 @@ def replace_folder(files: Files, name: str) -> set[str]:
 
 
 def silent(_: str) -> None:
-    """Nobody is to be told."""
+    """Nobody needs a message."""
 
 
 def contents(folder: Path) -> dict[str, bytes]:

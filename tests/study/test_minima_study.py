@@ -65,7 +65,7 @@ def test_a_second_plr_stands_between_pre_training_and_fine_tuning(minima: Path):
     below = tuned.join(second, left_on="parent", right_on="run", suffix="_above")
     assert below.height == tuned.height
     assert (below["plr2"] == below["plr2_above"]).all()
-    # Models told apart by one PLR alone are those that came directly.
+    # Models distinguished by one PLR alone are those that came directly.
     tables = load(minima).tables
     for name in ("features", "norms", "sharpness"):
         assert not tables[name].join(pl.concat([second, tuned]), on="run").height
@@ -228,7 +228,7 @@ def test_bisection_adds_plrs_to_a_study_until_the_bracket_is_narrow(
     again = explored(folder, task, more=(10,), **sections)
     assert again.regimes.select("plr", "regime").rows() == [(1e-1, "1"), (10, "3"), (1e3, "3")]
     assert again.next_plr is None
-    # What bisection added is no alteration of the spec: conducting again finds nothing to do.
+    # What bisection added does not alter the spec: running it again finds nothing to do.
     assert explored(folder, task, **sections).table("runs").equals(again.table("runs"))
 
 

@@ -24,7 +24,7 @@ SPEC = ticks_spec("lrs = [1e-3, 1e-2]\nsteps = 200", segment_steps=20)
 
 
 class Server:
-    """moto's server in a process of its own, which can be cut off for a while."""
+    """moto's server in a separate process, which can be cut off for a while."""
 
     def __init__(self) -> None:
         with socket.socket() as free:

@@ -192,7 +192,7 @@ def test_an_extended_study_keeps_its_jobs_and_adds_only_what_is_missing(small: S
     kept = {job.id: job for job in new.trainings}
     assert all(kept[job.id] == job for job in old.trainings)
     assert Counter(planned_runs(new).values()) == Counter(wanted_runs(large))
-    # What stands in neither plan's way has the id that it would have in a study of its own.
+    # What stands in neither plan's way has the id that it would have in its own study.
     fresh = planned(large)
     assert planned_runs(new) == planned_runs(fresh)
 

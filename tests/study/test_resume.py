@@ -142,7 +142,7 @@ def test_the_end_of_the_driver_is_the_end_of_its_workers(
         _, errors = process.communicate(timeout=30)
         assert process.returncode == code
         wait_until(lambda: not group(process.pid), within=10)
-    # Told to end, workers keep their stacks in the middle of a segment, if they are not just at the end of one.
+    # On a request to end, workers keep their stacks in the middle of a segment, if they are not just at the end of one.
     assert bool(kept_part_way(folder)) == (number == signal.SIGTERM)
     assert word is None or re.search(
         rf"lratlas: {word}; no result is lost: run the same command again to resume", errors

@@ -387,7 +387,7 @@ def test_what_training_draws_at_random_is_the_same_after_an_interruption(
 
 
 class Projected(nn.Module):
-    """A model with a random constant of its own."""
+    """A model with its own random constant."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -79,7 +79,7 @@ class Counting(Wrapped):
 
 
 class Remembering(Wrapped):
-    """A tensor attribute that is no buffer takes part in the outputs."""
+    """A tensor attribute that is not a buffer takes part in the outputs."""
 
     mean: Tensor | None = None
 

@@ -93,7 +93,7 @@ def capped(outputs: Tensor, targets: Tensor, most: float) -> Tensor:
 
 @dataclass
 class Output:
-    """An output that is no structure to PyTorch."""
+    """An output that is not a structure for PyTorch."""
 
     logits: Tensor
 

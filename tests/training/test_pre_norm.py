@@ -18,7 +18,7 @@ from models.helpers import images
 
 
 class Attention(nn.Module):
-    """Self-attention with a learned temperature; queries and keys by layers of their own."""
+    """Self-attention with a learned temperature; queries and keys by their own layers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -147,7 +147,7 @@ def test_chance_of_several_labels_is_that_of_shuffled_ones() -> None:
     right, chance = made.objective.score(outputs, FLAGS, made.shares)
     predicted = outputs > 0
     assert float(right.mean()) == pytest.approx(float((predicted == (FLAGS > 0.5)).float().mean()), abs=1e-6)
-    # Every sample's labels in the place of every other's.
+    # Every sample's labels instead of every other's.
     shuffled = (predicted[:, None] == (FLAGS > 0.5)[None]).double().mean((1, 2))
     torch.testing.assert_close(chance.double(), shuffled)
     entropy = torch.special.entr(FLAGS.mean(0).double()) + torch.special.entr(1 - FLAGS.mean(0).double())

@@ -31,7 +31,7 @@ SHARES = torch.full((SEEDS, 3), 1 / 3, dtype=torch.float64)
 
 
 def models(make: Callable[[], nn.Module], *, apart: bool) -> list[list[nn.Module]]:
-    """Modules [seed][lane]; those of a seed are copies of one, with trained weights of their own if ``apart``."""
+    """Modules [seed][lane]; those of a seed are copies of one, with their own trained weights if ``apart``."""
     torch.manual_seed(1)
     grid = [[copy.deepcopy(one) for one in [make().double()] * LANES] for _ in range(SEEDS)]
     for module in (each for row in grid for each in row if apart):

@@ -165,7 +165,7 @@ def test_everything_else_stays_as_it_was() -> None:
 
 
 def test_statistics_of_float32_runs_are_pooled_in_float64() -> None:
-    # A mean large beside the spread: sums of squares in float32 would lose the variance.
+    # A mean large next to the spread: sums of squares in float32 would lose the variance.
     each, (x, y) = nn.BatchNorm1d(3), data("a batch norm itself", 40)
     x = (x + 3000).float()
     found = lane(pooled([each], x, y, 8), 0)

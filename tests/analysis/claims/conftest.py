@@ -1,4 +1,4 @@
-"""A made-up study in which every finding of the paper holds, and the ways to make each of them false."""
+"""A synthetic study in which every finding of the paper holds, and the ways to make each of them false."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -209,7 +209,7 @@ def test_a_steep_rise_is_not_missed_where_plrs_are_far_apart(world: World) -> No
 
 
 def diverge(tables: dict[str, pl.DataFrame], plr: float, seeds: list[int]) -> None:
-    """Let all models of a PLR diverge; as in a real study, what the weights before the first NaN score is kept."""
+    """Let all models of a PLR diverge; as in a real study, what the weights before the first NaN score is stored."""
     lost = (pl.col("plr") == plr) & pl.col("seed").is_in(seeds)
     tables["runs"] = tables["runs"].with_columns(
         diverged=pl.col("diverged") | lost, test_accuracy=pl.when(lost).then(0.95).otherwise("test_accuracy")

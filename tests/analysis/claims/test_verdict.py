@@ -25,7 +25,7 @@ def test_the_whole_interval_decides(effect: Gain, verdict: str) -> None:
 
 
 def test_no_effect_is_rarely_called_one() -> None:
-    """A two-sided 95 % interval errs upwards in one study of forty."""
+    """A two-sided 95% interval errs upwards in one study of forty."""
     rng = np.random.default_rng(0)
     verdicts = [exceeds(over_seeds(rng.normal(size=5)), 0.0) for _ in range(2000)]
     assert 0.015 < verdicts.count("supported") / 2000 < 0.035

@@ -42,5 +42,5 @@ def test_the_script_of_the_page_trains_and_goes_on(
     first = make_segment(lr=0.03, seed=0, start=0, stop=40, parent=None)
     branch = make_segment(lr=0.03, seed=0, start=40, stop=50, parent=first.name, anneal_from=40)
     start = trained(first).losses()[0]
-    # It goes on from where it was: the loss does not jump back to that of fresh weights.
+    # It continues from where it was: the loss does not jump back to that of fresh weights.
     assert max(trained(branch).losses()) < start

@@ -51,7 +51,7 @@ def ran(tmp_path: Path) -> Callable[..., Ended]:
 
 
 def awaited(path: Path, count: int = 1) -> list[int]:
-    """The numbers that a file holds, once there are so many."""
+    """The numbers that a file holds, once there are this many."""
     for _ in range(6000):  # a minute, on a busy machine
         if path.exists() and len(words := path.read_text(encoding="utf-8").split()) >= count:
             return [int(word) for word in words]
