@@ -368,6 +368,7 @@ class Check:
             finally:
                 for child in children:
                     child.kill()
+                    child.wait()
             self.row(case="ConvNet w32, single", processes=count, steps_per_second=round(sum(rates), 1))
 
     def steps_for(self, seconds: float) -> None:

@@ -17,6 +17,7 @@ from lratlas.devices import (
     float32_precision,
     moved,
     reproducible,
+    shared_gpus,
     visible_gpus,
     widened,
     worker_environment,
@@ -40,6 +41,7 @@ def driver(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
         ("echo 'GPU 0: A100 (UUID: GPU-1)'; echo '  MIG 1g.5gb  Device  0: (UUID: MIG-1)'", ("0",)),
         ("echo 'NVIDIA-SMI has failed'; exit 9", ()),
         ("exit 0", ()),
+        (r"printf '\377'", ()),  # not UTF-8
     ],
 )
 def test_the_driver_lists_the_gpus(
@@ -94,13 +96,13 @@ def test_without_gpus_nothing_is_said_of_them() -> None:
     assert divide_gpus([], 2) == [{}, {}]
 
 
-def test_each_worker_has_one_gpu_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver(tmp_path, monkeypatch, "echo 'GPU 0: NVIDIA H200 (UUID: GPU-1)'")
+def test_each_worker_has_one_gpu_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8a")
-    given = [worker_environment("cuda", worker).get("CUDA_VISIBLE_DEVICES") for worker in range(3)]
+    given = [worker_environment(shared_gpus("cuda"), worker).get("CUDA_VISIBLE_DEVICES") for worker in range(3)]
     assert given == ["3", "GPU-8a", "3"]
     # A device that the user named, or a CPU, is the same for all workers.
-    assert "CUDA_VISIBLE_DEVICES" not in worker_environment("cuda:1", 1) | worker_environment("cpu", 1)
+    for device in ("cuda:1", "cpu"):
+        assert "CUDA_VISIBLE_DEVICES" not in worker_environment(shared_gpus(device), 1)
 
 
 def test_there_is_one_worker_per_core_or_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +158,7 @@ def test_deterministic_algorithms_are_asked_for_on_accelerators_only(monkeypatch
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
-    assert worker_environment("cuda:0", 0)["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert worker_environment((), 0)["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 class Apple(torch.Tensor):

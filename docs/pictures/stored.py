@@ -14,6 +14,7 @@ import polars as pl
 from lratlas.report import theme
 from lratlas.report.charts.catalog import CHART_DATA, CHARTS
 from lratlas.report.figures import figure_svg
+from lratlas.report.rows import inline
 from lratlas.tables import SCHEMAS, Tables, empty
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -68,9 +69,9 @@ def watch_chart(rows: pl.DataFrame) -> theme.Drawing:
     """Losses of three trainings, and a mark at each check in the colour of the regime that `watch` named."""
     step, loss = alt.X("step:Q").title("step"), alt.Y("loss:Q").scale(type="log").title("training loss")
     checks = pl.col("regime").is_not_null()
-    line = alt.Chart(theme.inline(rows.filter(~checks))).mark_line(color=theme.NEUTRAL, strokeWidth=1)
+    line = alt.Chart(inline(rows.filter(~checks))).mark_line(color=theme.NEUTRAL, strokeWidth=1)
     regime = alt.Color("regime:N").scale(domain=[*_REGIMES], range=[*_REGIMES.values()]).title(None)
-    mark = alt.Chart(theme.inline(rows.filter(checks))).mark_point(filled=True, size=45, opacity=1)
+    mark = alt.Chart(inline(rows.filter(checks))).mark_point(filled=True, size=45, opacity=1)
     layers = alt.LayerChart(
         layer=[line.encode(x=step, y=loss, detail="series:N"), mark.encode(x=step, y=loss, color=regime)]
     )

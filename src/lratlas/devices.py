@@ -55,9 +55,7 @@ def default_workers(device: str) -> int:
     Args:
         device: The device of the study: ``cpu`` for all cores, ``cuda`` for all visible GPUs, others for one process.
     """
-    if device == "cpu":
-        return cores()
-    return max(1, len(visible_gpus())) if device == "cuda" else 1
+    return cores() if device == "cpu" else max(1, len(shared_gpus(device)))
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -69,6 +67,15 @@ def visible_gpus() -> tuple[str, ...]:
     # As in CUDA, everything after an invalid name is ignored.
     end = next((place for place, name in enumerate(names) if name in {"", "-1", "NoDevFiles"}), len(names))
     return tuple(names[:end])
+
+
+def shared_gpus(device: str) -> tuple[str, ...]:
+    """The visible GPUs, by name, if processes share them out among themselves; none for a device that has a number.
+
+    Args:
+        device: The device of the study.
+    """
+    return visible_gpus() if device == "cuda" else ()
 
 
 def divide_gpus(gpus: Sequence[str], workers: int) -> list[dict[str, str]]:
@@ -94,14 +101,13 @@ def divide_gpus(gpus: Sequence[str], workers: int) -> list[dict[str, str]]:
     return [{VARIABLE: ",".join(gpus[start:end])} for start, end in pairwise(ends)]
 
 
-def worker_environment(device: str, worker: int) -> dict[str, str]:
+def worker_environment(gpus: Sequence[str], worker: int) -> dict[str, str]:
     """Environment variables of a study's worker process; with several GPUs, each worker sees one of them.
 
     Args:
-        device: The device of the study.
+        gpus: The names of the GPUs that workers share (see `shared_gpus`).
         worker: Number of the worker, from 0.
     """
-    gpus = visible_gpus() if device == "cuda" else ()
     return {**ENVIRONMENT, **({VARIABLE: gpus[worker % len(gpus)]} if gpus else {})}
 
 
@@ -119,7 +125,12 @@ def _ask_driver(*options: str) -> str:
     """Output of ``nvidia-smi``; empty without a driver."""
     try:
         return subprocess.run(
-            ["nvidia-smi", *options], capture_output=True, encoding="utf-8", timeout=_PATIENCE, check=False
+            ["nvidia-smi", *options],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_PATIENCE,
+            check=False,
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""

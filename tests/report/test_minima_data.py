@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from lratlas.errors import StudyError
+from lratlas.report.axes import log_ticks
 from lratlas.report.charts.convergence import convergence_data, law_data
 from lratlas.report.charts.minima import norms_data, sharpness_data, two_stages_data
 from lratlas.report.frames import over_seeds
-from lratlas.report.theme import log_ticks
 from lratlas.tables import SCHEMAS, Tables
 
 Row = dict[str, Any]

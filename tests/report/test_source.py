@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.report.theme import Source, source
+from lratlas.report.rows import Source, source
 
 ROWS = st.lists(
     st.tuples(

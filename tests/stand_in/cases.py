@@ -29,6 +29,7 @@ from lratlas.training.prepared import task_on
 from lratlas.training.state import start_stack
 from lratlas.training.trainer import train_stack
 from stand_in.device import DEVICE, FLOAT64, NAME, waits
+from study.fixtures import blobs
 
 HOST = torch.device("cpu")
 SECTIONS: dict[str, Any] = {
@@ -81,21 +82,6 @@ class Shifted(nn.Module):
         return x + self.shift
 
 
-def blobs(**changes: Any) -> Task:
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randn(64, 4, generator=draw)
-    y = (x[:, 0] + 0.3 * torch.randn(64, generator=draw) > 0).long()
-    fields: dict[str, Any] = {
-        "name": "blobs",
-        "model": partial(MLP, 4, (6,), 2, scale_invariant=True),
-        "train": (x[:40], y[:40]),
-        "test": (x[40:], y[40:]),
-        "batch_size": 8,
-        "rule": "sphere_sgd",
-    }
-    return Task(**(fields | changes))
-
-
 def pictures() -> Task:
     draw = torch.Generator().manual_seed(0)
     x, y = torch.randn(48, 3, 8, 8, generator=draw), torch.randint(3, (48,), generator=draw)
@@ -103,6 +89,7 @@ def pictures() -> Task:
         model=partial(ConvNet, channels=3, classes=3, width=4, scale_invariant=True),
         train=(x[:32], y[:32]),
         test=(x[32:], y[32:]),
+        singles=None,
         rule={"name": "sphere_sgd", "radius": 5.0},
     )
 

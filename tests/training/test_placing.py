@@ -191,6 +191,18 @@ def test_tensors_in_attributes_of_modules_are_moved_and_shared_modules_stay_shar
     assert copy_to(module, "loss", HOST, torch.float64).mask.dtype == torch.float64
 
 
+def test_containers_that_modules_share_stay_shared_and_a_container_can_hold_itself() -> None:
+    first, second, held = nn.Identity(), nn.Identity(), list[Any]()
+    held += [torch.zeros(3), (torch.ones(2), 1), held]
+    for module in (first, second):
+        setattr(module, "held", held)  # noqa: B010 - the type of a module's attribute is a tensor or a module
+    one, other = copy_to(nn.Sequential(first, second), "model", AWAY)
+    assert one.held is other.held
+    assert one.held[2] is one.held
+    assert {one.held[0].device, one.held[1][0].device} == {AWAY}
+    assert held[0].device == HOST
+
+
 def test_what_an_attribute_of_a_module_holds_elsewhere_is_named() -> None:
     module = Masked()
     module.function = closed(torch.ones(1))

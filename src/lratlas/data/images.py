@@ -233,8 +233,8 @@ def _select_images(pair: Pair, labels: list[int], count: int | None, seed: int, 
     wanted = len(order) if count is None else count
     if not 1 <= wanted <= len(order):
         raise DataError(
-            f"{wanted} images of the {split} set were requested, but these classes have {len(order)}; request at"
-            " least 1 and at most as many."
+            f"{wanted} images of the {split} set were requested, but these classes have {len(order)}; request from 1 to"
+            f" {len(order)}."
         )
     if wanted == len(pair[1]):
         return pair

@@ -73,9 +73,11 @@ def read_state(
         return TrainState(stack=stack, tails=tails, seconds=seconds, losses=tuple(moved(tensors[_LOSSES], device)))
     files = {run: tensors for row in runs for run in row}
     segment = unpack(stack_of(files, runs, _KIND, device), numbers[1:])
-    generators = {name.removeprefix(_GENERATORS): state for name, state in tensors.items() if _GENERATORS in name}
-    if _GENERATOR in tensors:
-        generators["cpu"] = tensors[_GENERATOR]
+    generators = {
+        name.removeprefix(_GENERATORS): state for name, state in tensors.items() if name.startswith(_GENERATORS)
+    }
+    if (older := tensors.get(_GENERATOR)) is not None:  # of the device; a state of CUDA's generator is shorter
+        generators["cpu" if older.shape == torch.get_rng_state().shape else "cuda/0"] = older
     return TrainState(stack=stack, tails=tails, seconds=seconds, segment=segment, generators=generators)
 
 

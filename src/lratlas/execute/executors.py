@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -294,14 +294,14 @@ class LocalWorkers(Workers):
 
     Attributes:
         workers: Number of workers.
-        device: The device of the study.
+        gpus: The names of the GPUs that workers share.
         first: The first message to each worker.
         module: The module that the processes run.
     """
 
     workers: int
     first: Mapping[str, object]
-    device: str = "cpu"
+    gpus: Sequence[str] = ()
     module: str = WORKER
     _processes: dict[int, _Process] = field(default_factory=dict[int, _Process], init=False)
     _listeners: list[threading.Thread] = field(default_factory=list[threading.Thread], init=False)
@@ -327,7 +327,7 @@ class LocalWorkers(Workers):
         if worker in self._processes:
             _forget(self._processes[worker])
         process = self._processes[worker] = start_worker(
-            self.first, module=self.module, environment=worker_environment(self.device, worker)
+            self.first, module=self.module, environment=worker_environment(self.gpus, worker)
         )
         listener = threading.Thread(target=self._follow, args=(worker, process), daemon=True)
         self._listeners.append(listener)

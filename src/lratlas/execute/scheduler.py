@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
-from lratlas.devices import default_workers
+from lratlas.devices import default_workers, shared_gpus
 from lratlas.errors import JobsFailed, StudyError
 from lratlas.execute.executors import Executor, LocalWorkers, SerialWorker, SubmittingWorkers, Workers
 from lratlas.execute.messages import Message
@@ -206,7 +206,7 @@ def _processes(
         "path": sys.path,
     }
     if cluster is None:
-        return LocalWorkers(workers=workers or 1, first=first, device=plan.device)
+        return LocalWorkers(workers=workers or 1, first=first, gpus=shared_gpus(plan.device))
     from lratlas.execute.ray import RayWorkers
 
     return RayWorkers(address=cluster, most=workers, first=first, gpus=gpus)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from lratlas.report.theme import HEADROOM
+from lratlas.report.axes import HEADROOM
 
 
 def place_names(

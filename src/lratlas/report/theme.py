@@ -1,6 +1,5 @@
-"""The theme of all charts: colours, sizes, axes, and compact rows inside them."""
+"""The theme of all charts: colours, words, shading, marked LRs, and fonts."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ import polars as pl
 
 from lratlas.recommendation import Recommendation
 from lratlas.report.frames import regime_bands
-from lratlas.tables import Tables, harmless_table, table
+from lratlas.report.rows import inline
+from lratlas.tables import Tables, table
 from lratlas.text import format_lr, harmless_parts
 
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart | alt.Chart
@@ -47,12 +47,8 @@ REGIME_NAMES = {
     "3": "diverges",
     "undecided": "undecided",
 }
-# Pixels above an axis for the names of regimes.
-HEADROOM = 30
 LR_FORMAT = ".2~e"
 PERCENT = ".1%"
-# Vega writes 1e+0 instead of 1e0.
-PLAIN_EXPONENT = "replace(datum.label, '+', '')"
 # Figures embed the first font; the others have its metrics.
 FONT = "Arimo, Helvetica, Arial, sans-serif"
 
@@ -72,11 +68,6 @@ class Text:
     alt: str
 
 
-def inline(frame: pl.DataFrame) -> alt.InlineData:
-    """The rows of a frame embedded in the chart, floats rounded to six digits, NaN as null (JSON has no NaN)."""
-    return alt.InlineData(values=values_of(frame))
-
-
 def ramp(stops: Sequence[str], count: int) -> list[str]:
     """``count`` colours evenly spaced along two or more hexadecimal colours; a single one is the last."""
     parts = [[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in stops]
@@ -85,85 +76,6 @@ def ramp(stops: Sequence[str], count: int) -> list[str]:
     starts = [min(int(place), len(legs) - 1) for place in places]
     mixed = [_between(*legs[start], place - start) for start, place in zip(starts, places, strict=True)]
     return ["#" + "".join(f"{part:02X}" for part in colour) for colour in mixed]
-
-
-def plr_axis(*, elr: bool) -> alt.X:
-    """The log axis of the pre-training LR, with one labelled tick per decade until zoomed in."""
-    return (
-        alt.X("plr:Q")
-        .scale(type="log", nice=False)
-        .title("pre-training LR (ELR)" if elr else "pre-training LR")
-        .axis(
-            format="~e",
-            labelExpr=PLAIN_EXPONENT,
-            tickCount=6,
-            labelOverlap="greedy",
-            labelSeparation=4,
-            grid=False,
-        )
-    )
-
-
-def power_axis() -> alt.Axis:
-    """The axis of a log scale over many decades."""
-    return alt.Axis(format="~e", labelExpr=PLAIN_EXPONENT, tickCount=5)
-
-
-def limits(
-    data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None, share: bool = False
-) -> tuple[float, float] | None:
-    """The ends of a scale that covers two columns.
-
-    Args:
-        data: The rows.
-        lowest: The column with the lowest values.
-        highest: The column with the highest.
-        floor: The start of the scale, unless there are lower values.
-        share: The values are shares of a whole: deviations below 0 or above 1 are cut off.
-
-    Returns:
-        The ends; None if a column has no value.
-    """
-    ends = data.select(low=pl.min_horizontal(pl.col(lowest).min(), pl.lit(floor)), high=pl.col(highest).max())
-    low, high = ends.row(0)
-    if low is None or high is None:
-        return None
-    if share:
-        low, high = max(low, 0.0), min(high, 1.0)
-    return low, max(high, low + 1e-3)
-
-
-def scale(
-    data: pl.DataFrame,
-    lowest: str,
-    highest: str,
-    *,
-    floor: float | None = None,
-    share: bool = False,
-    height: int | None = None,
-) -> alt.Scale:
-    """The `round_scale` with these `limits`."""
-    ends = limits(data, lowest, highest, floor=floor, share=share)
-    return round_scale(*ends, height=height) if ends else alt.Scale()
-
-
-def round_scale(low: Any, high: Any, *, height: int | None = None, log: bool = False) -> alt.Scale:
-    """The scale from ``low`` to ``high``, numbers or expressions, rounded to ticks, with room above for names.
-
-    The room is in pixels, beyond the scale: an axis never extends beyond the possible values.
-
-    Args:
-        low: The lower end.
-        high: The upper end.
-        height: The height of the panel, in pixels; None for a chart with a single panel.
-        log: The scale is logarithmic, and not rounded.
-    """
-    ends = alt.Scale(domain=[low, high], rangeMin=height or alt.expr("height"), rangeMax=HEADROOM, nice=not log)
-    if log:
-        ends.type = "log"
-    else:
-        ends.zero = False
-    return ends
 
 
 def columns(panels: int, *, most: int) -> int:
@@ -385,93 +297,3 @@ def _lower_names(bands: pl.DataFrame, width: int, name: float) -> list[bool]:
 
 def _between(start: list[int], stop: list[int], share: float) -> list[int]:
     return [round(a + share * (b - a)) for a, b in zip(start, stop, strict=True)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers from ``low`` to ``high``: powers of ten if there are two or more, else also 2 and 5 times these.
-
-    Example:
-        >>> log_ticks(3, 200), log_ticks(3, 60)
-        ([10.0, 100.0], [5.0, 10.0, 20.0, 50.0])
-    """
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    tens = [10.0**decade for decade in decades if low <= 10.0**decade <= high]
-    if len(tens) > 1:
-        return tens
-    return [
-        float(f"{digit}e{decade}")
-        for decade in decades
-        for digit in (1, 2, 5)
-        if low <= float(f"{digit}e{decade}") <= high
-    ]
-
-
-def log_axis(low: float, high: float) -> alt.Axis:
-    """An axis from ``low`` to ``high`` with `log_ticks`, or Vega's ticks if there is at most one; no labels touch."""
-    ticks = log_ticks(low, high)
-    axis = alt.Axis(format=LR_FORMAT, labelExpr=PLAIN_EXPONENT, labelOverlap="greedy", grid=False)
-    if len(ticks) > 1:
-        axis.values = ticks
-    else:
-        axis.tickCount = 3
-    return axis
-
-
-# The value for all seeds together; Vega compares texts, and JSON's null is not one.
-EVERY_SEED = "all"
-
-
-def values_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame as JSON values: floats of six digits, NaN as null, seeds as text."""
-    floats = pl.selectors.float()
-    rows = harmless_table(frame).with_columns(floats.round_sig_figs(6).fill_nan(None))
-    if "seed" in rows.columns:
-        rows = rows.with_columns(pl.col("seed").cast(pl.String).fill_null(EVERY_SEED))
-    return rows.to_dicts()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Packed rows for a chart that unpacks them.
-
-    Attributes:
-        data: JSON with one entry for all rows that agree in the packing columns; the other columns are lists in it.
-        lists: The columns that are lists.
-    """
-
-    data: alt.InlineData
-    lists: tuple[str, ...]
-
-    def chart(self, *tests: str) -> alt.Chart:
-        """A chart of the rows that pass all tests.
-
-        Args:
-            tests: Vega expressions on the packing columns. They run before rows are unpacked, so only drawn rows cost
-                time.
-        """
-        chart = alt.Chart(self.data)
-        for test in tests:
-            chart = chart.transform_filter(test)
-        return chart.transform_flatten(list(self.lists))
-
-
-def source(frame: pl.DataFrame, by: Sequence[str]) -> Source:
-    """Pack the rows of a frame in their order.
-
-    Args:
-        frame: The rows.
-        by: The packing columns, which distinguish lines; filters of the chart can use them.
-    """
-    floats = pl.selectors.float()
-    packed = (
-        harmless_table(frame)
-        .with_columns(floats.round_sig_figs(6).fill_nan(None))
-        .group_by(by, maintain_order=True)
-        .agg(pl.all())
-    )
-    # As one text, since Altair copies lists repeatedly, and checks every number in them.
-    text = json.dumps(values_of(packed), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Source(
-        data=alt.InlineData(values=text, format=alt.JsonDataFormat(type="json")),
-        lists=tuple(name for name in frame.columns if name not in by),
-    )

@@ -5,6 +5,7 @@ import dis
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import chain, islice
+from operator import is_not
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
@@ -82,12 +83,15 @@ def _move_attribute(value: Any, what: str, device: torch.device, dtype: torch.dt
         return _move_tensor(value, device, dtype)
     if isinstance(value, nn.Module):
         _move_module(value, what, device, dtype, seen)
-    elif type(value) in {list, tuple, dict} and id(value) not in seen:
-        seen.add(id(value))
-        held = cast("Mapping[Any, Any]", value if type(value) is dict else dict(enumerate(value)))
-        moved = {key: _move_attribute(each, f"{what}[{key!r}]", device, dtype, seen) for key, each in held.items()}
-        if any(moved[key] is not each for key, each in held.items()):
-            return moved if type(value) is dict else type(value)(moved.values())
+    elif type(value) is tuple:
+        moved = tuple(_move_attribute(each, f"{what}[{at}]", device, dtype, seen) for at, each in enumerate(value))
+        return moved if any(map(is_not, moved, value)) else value
+    elif type(value) in {list, dict}:
+        if id(value) not in seen:
+            seen.add(id(value))
+            # In place, since other attributes may refer to it.
+            for key, each in [*(value.items() if type(value) is dict else enumerate(value))]:
+                value[key] = _move_attribute(each, f"{what}[{key!r}]", device, dtype, seen)
     elif isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
         _move_module(value.__self__, what, device, dtype, seen)
     elif callable(value):

@@ -7,6 +7,7 @@ import altair as alt
 import polars as pl
 
 from lratlas.report import theme
+from lratlas.report.axes import log_axis
 from lratlas.report.charts.controls import Control, control
 from lratlas.report.charts.metric_scale import (
     AVERAGED,
@@ -18,7 +19,8 @@ from lratlas.report.charts.metric_scale import (
     window,
 )
 from lratlas.report.frames import repeat_by_seed
-from lratlas.report.theme import EVERY_SEED, Drawing, Text, log_axis
+from lratlas.report.rows import EVERY_SEED, inline
+from lratlas.report.theme import Drawing, Text
 from lratlas.search.advice import Advice
 from lratlas.search.rungs import ANNEALED_PART
 from lratlas.text import format_lr
@@ -280,7 +282,7 @@ def advice_chart(advice: Advice) -> Drawing:
     pick = alt.selection_point(name="pick", fields=["part"], bind="legend", toggle="true")
     parts = data.unique("steps").sort("steps")["part"].to_list()
     colour = line_colours("part:N", parts, theme.ORDERED_RAMP, title=["share of a", "full training"])
-    rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
+    rows = alt.Chart(inline(data)).transform_filter(weights.passes("weights"))
     base = rows.encode(
         x=_lr_axis(advice),
         y=metric_axis(advice),
@@ -299,7 +301,7 @@ def advice_chart(advice: Advice) -> Drawing:
         .last()
     )
     names = (
-        alt.Chart(theme.inline(ends))
+        alt.Chart(inline(ends))
         .transform_filter(weights.passes("weights"))
         .mark_text(align="left", dx=8, fontSize=12, fontWeight="bold")
         .encode(x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), text="part:N")
@@ -420,7 +422,7 @@ def errors(advice: Advice, weights: Control, colour: alt.Color) -> list[alt.Char
     data = errors_data(advice)
     if data["low"].count() == 0:
         return []
-    rows = alt.Chart(theme.inline(data)).transform_filter(weights.is_at(AVERAGED))
+    rows = alt.Chart(inline(data)).transform_filter(weights.is_at(AVERAGED))
     tips = [
         alt.Tooltip("lr:Q").title("LR").format(theme.LR_FORMAT),
         *(alt.Tooltip(f"{name}:Q").format(_METRIC_FORMAT) for name in ("metric", "low", "high", "best")),
@@ -453,7 +455,7 @@ def expectation_layers(advice: Advice, x: alt.X, *, share: float | None = None) 
     data = expected_data(advice)
     if data.is_empty():
         return []
-    rows = alt.Chart(theme.inline(data.with_columns(share=share)))
+    rows = alt.Chart(inline(data.with_columns(share=share)))
     tips = [
         alt.Tooltip("metric:Q").title("expected").format(_METRIC_FORMAT),
         *(alt.Tooltip(f"{end}:Q").title(f"90% interval, {end}").format(_METRIC_FORMAT) for end in ("low", "high")),
@@ -488,7 +490,7 @@ def signs(advice: Advice, weights: Control) -> list[alt.Chart]:
         alt.Tooltip("reason:N"),
     ]
     return [
-        alt.Chart(theme.inline(data))
+        alt.Chart(inline(data))
         .transform_filter(f"datum.weights === null || {weights.passes('weights')}")
         .mark_point(size=55, strokeWidth=1.8, opacity=1)
         .encode(

@@ -10,8 +10,10 @@ from lratlas.analysis.comparison import Entry
 from lratlas.analysis.scores import GAIN, Score, fine_tuned_runs, means, score_of
 from lratlas.errors import StudyError
 from lratlas.report import theme
+from lratlas.report.axes import log_axis
 from lratlas.report.frames import lr_text
-from lratlas.report.theme import Drawing, Text, log_axis
+from lratlas.report.rows import inline
+from lratlas.report.theme import Drawing, Text
 from lratlas.text import signed_interval
 
 # Okabe and Ito's colours without yellow, which is faint on white; dashes distinguish studies without colour.
@@ -87,7 +89,7 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
     ends = data.select(low=pl.min_horizontal(pl.col("multiple").min(), 1), high=pl.max_horizontal("multiple", 1).max())
     low, high = ends.row(0)
     pick = alt.selection_point(name="pick", fields=["study"], bind="legend", toggle="true")
-    base = alt.Chart(theme.inline(data)).encode(
+    base = alt.Chart(inline(data)).encode(
         x=alt.X("multiple:Q")
         .scale(type="log", domain=[low, high], nice=False, padding=12)
         .title("pre-training LR / convergence threshold")

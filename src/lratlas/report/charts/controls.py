@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import altair as alt
 import polars as pl
 
-from lratlas.report import theme
+from lratlas.report import axes
 from lratlas.report.frames import over_seeds
-from lratlas.report.theme import EVERY_SEED
+from lratlas.report.rows import EVERY_SEED
 
 MEAN = "mean over seeds"
 ALL, NONE = "all", "none"
@@ -130,13 +130,13 @@ def scale(
         columns: The columns with the lowest and the highest values.
         controls: The controls.
         floor: The start of the scale, unless there are lower values.
-        share: Whether the values are shares of a whole (see `lratlas.report.theme.limits`).
-        height: The height of the panel (see `lratlas.report.theme.round_scale`).
+        share: Whether the values are shares of a whole (see `lratlas.report.axes.limits`).
+        height: The height of the panel (see `lratlas.report.axes.round_scale`).
     """
-    first, later = (theme.limits(rows, *columns, floor=floor, share=share) for rows in (shown, every))
+    first, later = (axes.limits(rows, *columns, floor=floor, share=share) for rows in (shown, every))
     if first is None or later is None or first == later:
-        return theme.scale(shown, *columns, floor=floor, share=share, height=height)
-    return theme.round_scale(*(either(a, b, *controls) for a, b in zip(first, later, strict=True)), height=height)
+        return axes.scale(shown, *columns, floor=floor, share=share, height=height)
+    return axes.round_scale(*(either(a, b, *controls) for a, b in zip(first, later, strict=True)), height=height)
 
 
 def either(first: float, later: float, *controls: Control) -> float | alt.ExprRef:

@@ -8,11 +8,13 @@ import numpy as np
 import polars as pl
 
 from lratlas.analysis.power_law import rising
-from lratlas.report import theme
+from lratlas.report import axes, theme
+from lratlas.report.axes import log_axis
 from lratlas.report.charts import controls
 from lratlas.report.charts.controls import Control
 from lratlas.report.frames import need, over_seeds, regime_bands, repeat_by_seed
-from lratlas.report.theme import EVERY_SEED, Drawing, Text, log_axis, source
+from lratlas.report.rows import EVERY_SEED, inline, source
+from lratlas.report.theme import Drawing, Text
 from lratlas.tables import Tables, table
 
 _LAW_POINTS = 80
@@ -214,7 +216,7 @@ def _accuracy(data: pl.DataFrame, view: _View, seed: Control) -> list[alt.Chart]
 
 def _name_rows(name: str, frame: pl.DataFrame) -> alt.InlineData:
     """The rows with their name in the legend."""
-    return theme.inline(frame.with_columns(shown=pl.lit(name)))
+    return inline(frame.with_columns(shown=pl.lit(name)))
 
 
 def _whole(data: pl.DataFrame, law: pl.DataFrame, *, elr: bool) -> _View:
@@ -226,7 +228,7 @@ def _whole(data: pl.DataFrame, law: pl.DataFrame, *, elr: bool) -> _View:
     high = max(high, law["threshold"][0]) if law.height else high
     room = max((high / low) ** 0.04, 1.02)
     ends = (low / room, high * room)
-    axis = theme.plr_axis(elr=elr).scale(type="log", nice=False, domain=list(ends)).axis(log_axis(*ends))
+    axis = axes.plr_axis(elr=elr).scale(type="log", nice=False, domain=list(ends)).axis(log_axis(*ends))
     return _View(low=ends[0], high=ends[1], axis=axis)
 
 
@@ -235,8 +237,8 @@ def _near(law: pl.DataFrame, *, elr: bool) -> _View:
     first, threshold = law["plr"][0], law["threshold"][0]
     ends = (first - 0.06 * (threshold - first), threshold + 0.06 * (threshold - first))
     axis = (
-        theme.plr_axis(elr=elr)
+        axes.plr_axis(elr=elr)
         .scale(type="linear", zero=False, nice=False, domain=list(ends))
-        .axis(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=3, grid=False, labelOverlap="greedy")
+        .axis(format="~e", labelExpr=axes.PLAIN_EXPONENT, tickCount=3, grid=False, labelOverlap="greedy")
     )
     return _View(low=ends[0], high=ends[1], axis=axis)

@@ -25,6 +25,7 @@ from lratlas.report.charts.controls import Control
 from lratlas.report.charts.metric_scale import anneal_data, window
 from lratlas.report.frames import lr_column
 from lratlas.report.labels import spread
+from lratlas.report.rows import inline
 from lratlas.report.theme import Drawing, Text
 from lratlas.search.advice import Advice
 
@@ -164,12 +165,12 @@ def course_chart(advice: Advice) -> Drawing:
     pick = alt.selection_point(name="pick", fields=["name"], bind="legend", toggle="true")
     colour = line_colours("name:N", on, theme.ORDERED_RAMP, title=["LR"])
     opacity = alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1))
-    rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
-    names = alt.Chart(theme.inline(names_data(advice))).transform_filter(weights.passes("weights"))
+    rows = alt.Chart(inline(data)).transform_filter(weights.passes("weights"))
+    names = alt.Chart(inline(names_data(advice))).transform_filter(weights.passes("weights"))
     base = rows.encode(x=x, y=metric_axis(advice))
     went_on = base.transform_filter("datum.went_on").encode(color=colour, opacity=opacity)
     branch = (
-        alt.Chart(theme.inline(branches))
+        alt.Chart(inline(branches))
         .transform_filter(weights.passes("weights"))
         .encode(x=x, y=alt.Y("drawn:Q"), tooltip=_branch_tips(advice))
     )
@@ -219,6 +220,6 @@ def projection(advice: Advice, x: alt.X, weights: Control) -> list[alt.Chart]:
     data = projection_data(advice)
     if data.is_empty():
         return []
-    rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
+    rows = alt.Chart(inline(data)).transform_filter(weights.passes("weights"))
     line = rows.mark_line(clip=True, strokeDash=[2, 4], strokeWidth=1.4, color=EXPECTED)
     return [line.encode(x=x, y=alt.Y("drawn:Q"), detail=alt.Detail("lr:Q"))]

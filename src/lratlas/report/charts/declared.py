@@ -4,11 +4,12 @@ import altair as alt
 import polars as pl
 
 from lratlas.measure.base import Chart
-from lratlas.report import theme
+from lratlas.report import axes, theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.score_lines import quality, quality_chart
 from lratlas.report.frames import name_models, need, stage_order
-from lratlas.report.theme import Drawing, Text, source
+from lratlas.report.rows import source
+from lratlas.report.theme import Drawing, Text
 from lratlas.tables import Tables, finite, table
 
 _PLR = "plr"
@@ -96,8 +97,8 @@ def _panel(tables: Tables, data: pl.DataFrame, chart: Chart, width: int, *, elr:
     title = data["model"][0]
     if chart.x == _PLR:
         lines = rows.mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=20)).encode(
-            x=theme.plr_axis(elr=elr),
-            y=alt.Y("mean:Q").scale(theme.scale(data, "low", "high")).title(_axis_title(chart.y)),
+            x=axes.plr_axis(elr=elr),
+            y=alt.Y("mean:Q").scale(axes.scale(data, "low", "high")).title(_axis_title(chart.y)),
             color=alt.Color(f"{chart.series}:N").legend(orient="bottom"),
             tooltip=[f"{chart.series}:N", theme.plr_tip(), "mean:Q", "low:Q", "high:Q", "seeds:Q"],
         )
@@ -108,7 +109,7 @@ def _panel(tables: Tables, data: pl.DataFrame, chart: Chart, width: int, *, elr:
         else alt.Color("plr:Q")
         .scale(type="log", range=list(theme.ORDERED_RAMP), interpolate="lab")
         .title("PLR")
-        .legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5)
+        .legend(format="~e", labelExpr=axes.PLAIN_EXPONENT, tickCount=5)
     )
     marks = rows.mark_point(filled=True, size=30).encode(
         x=alt.X(f"{chart.x}:Q").scale(zero=False).title(_axis_title(chart.x)),

@@ -3,10 +3,11 @@
 import altair as alt
 import polars as pl
 
-from lratlas.report import theme
+from lratlas.report import axes, theme
 from lratlas.report.charts import controls
 from lratlas.report.frames import need, over_seeds, regime_bands, regimes_in_words, repeat_by_seed
-from lratlas.report.theme import Drawing, Text, source
+from lratlas.report.rows import source
+from lratlas.report.theme import Drawing, Text
 from lratlas.tables import Tables, table
 from lratlas.text import format_lr
 from lratlas.thresholds import DEFAULTS
@@ -141,7 +142,7 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         source(data, by=["pair", "seed"])
         .chart(seed.passes("seed"))
         .encode(
-            x=theme.plr_axis(elr=elr),
+            x=axes.plr_axis(elr=elr),
             color=colour,
             opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
             tooltip=[alt.Tooltip("pair:N"), theme.plr_tip(), *measures, alt.Tooltip("seeds:Q")],

@@ -8,11 +8,12 @@ import polars as pl
 
 from lratlas.data.band_ranges import band_name
 from lratlas.errors import StudyError
-from lratlas.report import theme
+from lratlas.report import axes, theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.controls import Control
 from lratlas.report.frames import name_models, need, over_seeds, repeat_by_seed, stage_order
-from lratlas.report.theme import Drawing, Source, Text, source
+from lratlas.report.rows import Source, source
+from lratlas.report.theme import Drawing, Text
 from lratlas.tables import STAGES, Tables, table
 from lratlas.text import format_lr
 
@@ -202,7 +203,7 @@ def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         theme.panel(
             _feature_lines(
                 packed.chart(seed.passes("seed"), kind.choice.passes("model")),
-                theme.plr_axis(elr=elr),
+                axes.plr_axis(elr=elr),
                 alt.Y("accuracy:Q").scale(scale).title("accuracy on one feature" if i == 0 else None),
                 f"features_{i}",
             ),
@@ -240,14 +241,14 @@ def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     """
     data = over_seeds(features_data(tables))
     models = data["model"].unique(maintain_order=True).to_list()
-    scale = theme.scale(data, "accuracy", "accuracy", share=True, height=_SMALL)
+    scale = axes.scale(data, "accuracy", "accuracy", share=True, height=_SMALL)
     columns = theme.columns(len(models), most=5)
     packed = _rank_names(data)
     panels = [
         theme.panel(
             _feature_lines(
                 packed.chart(f"datum.model === {json.dumps(model)}"),
-                theme.plr_axis(elr=elr).title("PLR (ELR)" if elr else "PLR"),
+                axes.plr_axis(elr=elr).title("PLR (ELR)" if elr else "PLR"),
                 alt.Y("accuracy:Q").scale(scale).title("accuracy" if i % columns == 0 else None),
                 f"features_full_{i}",
             ),
@@ -368,7 +369,7 @@ def _band_lines(rows: alt.Chart, names: list[str], pick: alt.Parameter, *, elr: 
     """The layers common to the panels of the bands."""
     colours = alt.Scale(domain=names, range=theme.ramp(theme.BAND_RAMP, len(names)))
     return rows.mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=20)).encode(
-        x=theme.plr_axis(elr=elr),
+        x=axes.plr_axis(elr=elr),
         color=alt.Color("band:N").scale(colours).title("band").legend(orient="bottom"),
         opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
         tooltip=[

@@ -10,11 +10,13 @@ import polars as pl
 
 from lratlas.analysis.minima import ALL, STATES, at_equal_loss, norm_spread, pool_norms, two_stages
 from lratlas.errors import StudyError
-from lratlas.report import theme
+from lratlas.report import axes, theme
+from lratlas.report.axes import log_axis
 from lratlas.report.charts import controls
 from lratlas.report.charts.controls import Control
 from lratlas.report.frames import lr_column, lr_text, name_models, need, over_seeds, repeat_by_seed, stage_order
-from lratlas.report.theme import Drawing, Text, log_axis, source
+from lratlas.report.rows import source
+from lratlas.report.theme import Drawing, Text
 from lratlas.tables import Tables, finite, table
 
 _BINS = 40
@@ -401,7 +403,7 @@ def _dots(
         interpolate="lab",
         domain=[data["plr"].quantile(0.0), data["plr"].quantile(1.0)],
     )
-    legend = alt.Legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5, gradientLength=130)
+    legend = alt.Legend(format="~e", labelExpr=axes.PLAIN_EXPONENT, tickCount=5, gradientLength=130)
     measures = [alt.Tooltip(f"{column}:Q").format(".3g") for column in (*_SHARPNESS, "train_loss")]
     base = rows.transform_filter(f"isValid(datum.{name}) && isValid(datum.test_error)").encode(
         x=x.title(_SHARPNESS[name]).axis(

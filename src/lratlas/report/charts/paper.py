@@ -7,13 +7,14 @@ import altair as alt
 import polars as pl
 
 from lratlas.errors import StudyError
-from lratlas.report import theme
+from lratlas.report import axes, theme
 from lratlas.report.charts.catalog import CHARTS, TableChart
 from lratlas.report.charts.geometry import geometry_rows
 from lratlas.report.charts.learned import band_rows, feature_rows
 from lratlas.report.charts.quality import accuracy_data, last_tenth_data
 from lratlas.report.frames import over_seeds, regime_bands
 from lratlas.report.labels import line_names, place_names
+from lratlas.report.rows import inline
 from lratlas.report.theme import Drawing, Text
 from lratlas.tables import Tables
 
@@ -180,12 +181,12 @@ def _draw(tables: Tables, panels: Sequence[_Panel], *, elr: bool) -> Drawing:
 
 def _draw_panel(tables: Tables, panel: _Panel, width: int, height: int | None, *, elr: bool) -> alt.LayerChart:
     colours = {name: colour for name, colour in panel.colours.items() if name in panel.rows["series"]}
-    ends = theme.limits(panel.rows, "low", "high", share=panel.share, floor=None if panel.share else 0.0) or (0.0, 1.0)
-    scale = theme.round_scale(*ends, height=height)
+    ends = axes.limits(panel.rows, "low", "high", share=panel.share, floor=None if panel.share else 0.0) or (0.0, 1.0)
+    scale = axes.round_scale(*ends, height=height)
     colour = alt.Color("series:N").scale(domain=list(colours), range=list(colours.values())).legend(None)
-    x, y = theme.plr_axis(elr=elr), alt.Y("mean:Q").scale(scale).title(panel.y or None)
+    x, y = axes.plr_axis(elr=elr), alt.Y("mean:Q").scale(scale).title(panel.y or None)
     y = y.axis(format="~%" if panel.share else ".1f", tickCount=5)
-    rows = alt.Chart(theme.inline(panel.rows)).encode(x=x, color=colour)
+    rows = alt.Chart(inline(panel.rows)).encode(x=x, color=colour)
     # With many lines, all bands would hide each other.
     banded = rows.transform_filter(alt.FieldOneOfPredicate(field="series", oneOf=_outer(list(colours))))
     layers = [
@@ -210,4 +211,4 @@ def _names(rows: pl.DataFrame, ends: tuple[float, float]) -> alt.Chart:
     last = last.with_columns(plr=pl.lit(rows["plr"].max())).filter(~pl.col("series").str.contains(r"^feature \d"))
     placed = place_names(last, *ends, height=_HEIGHT, room=_LABEL)
     below = max(0.0, *(ends[0] - placed["mean"].head(1)))
-    return alt.Chart(theme.inline(placed.with_columns(pl.col("mean") + below, label="series")))
+    return alt.Chart(inline(placed.with_columns(pl.col("mean") + below, label="series")))

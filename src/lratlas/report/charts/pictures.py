@@ -17,6 +17,7 @@ from lratlas.data.bands import band_index, keep_band
 from lratlas.data.shapes import HALF_WIDTH, Shape, boundary_distance
 from lratlas.errors import StudyError, TaskError
 from lratlas.report import theme
+from lratlas.report.rows import inline
 from lratlas.report.theme import Drawing, Text
 
 _ROW = 690  # pixels, for all pictures of the row
@@ -202,14 +203,14 @@ def ticks_chart(points: pl.DataFrame, shape: Shape, *, margin: float) -> Drawing
     ends = alt.Scale(domain=[-HALF_WIDTH, HALF_WIDTH], nice=False)
     axis = alt.Axis(values=list(range(-2, 3)), grid=False)
     x, y = alt.X("x1:Q").scale(ends).axis(axis), alt.Y("x2:Q").scale(ends).axis(axis)
-    curves = alt.Chart(theme.inline(boundary_lines(shape))).encode(x=x, y=y, order=alt.Order("place:Q"))
+    curves = alt.Chart(inline(boundary_lines(shape))).encode(x=x, y=y, order=alt.Order("place:Q"))
     # The width in pixels of the margin on both sides: it covers all points within that distance.
     wide = alt.expr(f"{2 * margin / (2 * HALF_WIDTH)} * width")
     empty = curves.mark_line(clip=True, opacity=0.22, color=theme.NEUTRAL, strokeWidth=wide, strokeCap="round")
     lines = curves.mark_line(clip=True, color=theme.NEUTRAL, strokeWidth=1.5)
     legend = alt.Legend(orient="bottom", columns=2)
     dots = (
-        alt.Chart(theme.inline(points))
+        alt.Chart(inline(points))
         .mark_point(filled=True, opacity=1)
         .encode(
             x=x,

@@ -9,7 +9,7 @@ from lratlas.analysis.recommendation import recommend
 from lratlas.analysis.scores import average_runs, estimate_gain, fine_tuned_runs, score_of, sides_of
 from lratlas.errors import StudyError
 from lratlas.recommendation import Recommendation
-from lratlas.report import theme
+from lratlas.report import axes
 from lratlas.report.charts import controls
 from lratlas.report.charts.score_lines import quality, quality_chart
 from lratlas.report.frames import need, over_seeds, regime_bands, regimes_in_words, repeat_by_seed, seeds_in_words
@@ -271,7 +271,7 @@ def loss_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     if log:
         # A deviation as large as the mean has no lower end on a log axis.
         data = data.with_columns(low=pl.max_horizontal("low", pl.lit(lowest / 2)))
-        y = y.axis(format=".2~g", values=theme.log_ticks(lowest, highest))
+        y = y.axis(format=".2~g", values=axes.log_ticks(lowest, highest))
     words = _words(tables, data, heading, "test loss", more)
     return quality_chart(tables, data, y, name="loss", share=False, elr=elr, best=best, words=words, log=log)
 

@@ -8,11 +8,12 @@ import polars as pl
 
 from lratlas.analysis.scores import average_runs, fine_tuned_runs, means, score_of
 from lratlas.recommendation import Recommendation
-from lratlas.report import theme
+from lratlas.report import axes, theme
 from lratlas.report.charts import controls
 from lratlas.report.frames import lr_column, lr_text, over_seeds, regime_bands, repeat_by_seed, stage_order
 from lratlas.report.labels import line_names, place_names
-from lratlas.report.theme import EVERY_SEED, Drawing, Text, source
+from lratlas.report.rows import EVERY_SEED, source
+from lratlas.report.theme import Drawing, Text
 from lratlas.tables import Tables, add_missing_columns, table
 
 _WIDTH, _HEIGHT = 705, 390  # pixels, without the axis and the labels on the right
@@ -133,14 +134,14 @@ def quality_chart(
     )
     frame = _Frame.of(over_seeds(data).filter(pl.col("series").is_in(shown)), share=share, log=log, best=best)
     later = _Frame.of(data, share=share, log=log, best=None)
-    scale = theme.round_scale(
+    scale = axes.round_scale(
         *(
             controls.either(a, b, *choices)
             for a, b in zip((frame.low, frame.high), (later.low, later.high), strict=True)
         ),
         log=log,
     )
-    x = theme.plr_axis(elr=elr)
+    x = axes.plr_axis(elr=elr)
     faint = alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.08))
     band = (
         packed.chart(*passes, "datum.outer")

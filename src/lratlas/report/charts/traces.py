@@ -6,11 +6,12 @@ import altair as alt
 import polars as pl
 
 from lratlas.errors import StudyError
-from lratlas.report import theme
+from lratlas.report import axes, theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.quality import loss_limit
 from lratlas.report.frames import need
-from lratlas.report.theme import POINTED, Drawing, Text, source
+from lratlas.report.rows import source
+from lratlas.report.theme import POINTED, Drawing, Text
 from lratlas.tables import Tables, table
 from lratlas.text import format_lr
 
@@ -118,14 +119,14 @@ def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         alt.Color("plr:Q")
         .scale(alt.Scale(type="log", range=list(theme.ORDERED_RAMP), interpolate="lab"))
         .title("PLR (ELR)" if elr else "PLR")
-        .legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5, gradientLength=230)
+        .legend(format="~e", labelExpr=axes.PLAIN_EXPONENT, tickCount=5, gradientLength=230)
     )
     # Other LRs fade while the reader points at one, here or in another chart.
     is_pointed = f"!({POINTED} > 0) || abs(log(datum.plr / {POINTED})) < 1e-3"
     faint = alt.value(0.12)
     panels: list[alt.LayerChart] = []
     for name, title in (("train_loss", "training loss"), ("gradient_norm", "gradient norm")):
-        y = alt.Y(f"{name}:Q").scale(type="log").title(None).axis(theme.power_axis())
+        y = alt.Y(f"{name}:Q").scale(type="log").title(None).axis(axes.power_axis())
         line = rows.mark_line(clip=True, strokeWidth=1.6).encode(
             x=x, y=y, color=colour, detail=alt.Detail("plr:N"), opacity=alt.condition(is_pointed, alt.value(1), faint)
         )
