@@ -21,8 +21,10 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from statistics import median
 from typing import Any, get_args
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -400,6 +403,16 @@ _PARTS = {"right": 60, "compiled": 60, "bits": 30, "speed": 60, "memory": 60, "s
 """The parts and their estimates in seconds."""
 
 
+def end_late(check: Check) -> None:
+    """Record that the budget is used up, and end this process and its children, which may hang."""
+    check.check("budget", ok=False, seconds=check.budget)
+    check.save()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+    os._exit(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path())
@@ -416,7 +429,11 @@ def main() -> None:
     if given.steps_for:
         check.steps_for(given.steps_for)
         return
+    late = threading.Timer(given.budget, end_late, [check])
+    late.daemon = True
+    late.start()
     check.run(given.only.split(","))
+    late.cancel()
     bad = [each["check"] for each in check.found["checks"] if not each["ok"]]
     print(f"{len(check.found['checks']) - len(bad)} checks ok, {len(bad)} bad", *bad)
 

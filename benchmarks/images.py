@@ -9,7 +9,7 @@ the trainer, and again, round after round. Rates are those of both processes tog
 
 Operations per image, a multiplication and an addition counted as two, of convolutions and linear layers alone: the
 forward pass once, and twice as many for the backward pass. (The first layer needs no gradient of its inputs, and
-the frozen head none of its weights: a few per cent less at most.)
+the frozen head none of its weights: a few percent less at most.)
 
     python benchmarks/images.py [--json] [--quick]
 """

@@ -80,7 +80,7 @@ def row(layers: int, *, budget: float, seeds: int, epochs: int) -> str:
 
 
 def shown(values: Sequence[float]) -> str:
-    """Mean and standard error, in per cent."""
+    """Mean and standard error, in percent."""
     error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
     return f"{100 * np.mean(values):.1f} ± {100 * error:.1f}"
 

@@ -60,7 +60,7 @@ RANGES = f"""\
 On the same problems. Good LRs: those of the oracle's grid that are at most {NEAR:g} point worse than the best one."""
 INTERVALS = f"""\
 An interval should hold {NOMINAL:.0%} of the trainings. The 95% interval of the share counts each problem as one trial.
-Width, and reached minus expected (positive: better), in points of accuracy or per cent of the expected loss."""
+Width, and reached minus expected (positive: better), in points of accuracy or percent of the expected loss."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -26,7 +26,7 @@ class Reached:
         share: The share of the judges' trainings that ended inside.
         low: The lower end of the 95% interval of that share; None for a single problem.
         high: The upper end.
-        width: The mean width of the intervals, in points of accuracy or per cent of the expected loss.
+        width: The mean width of the intervals, in points of accuracy or percent of the expected loss.
         off: The mean of reached minus expected in the same unit, positive where trainings end better.
     """
 

@@ -19,7 +19,7 @@ from benchmarks.advice.oracle import JUDGES
 from benchmarks.advice.resampling import Replicated, resamples
 from benchmarks.advice.surface import Surface, Values, Way
 
-LOSS_PER_POINT = 2.5  # per cent of the loss that count as a point of accuracy
+LOSS_PER_POINT = 2.5  # percent of the loss that count as a point of accuracy
 MATTERS = 2.0
 """Points between the best and the worst LR from which on the choice of an LR matters."""
 ENDS: Mapping[str, tuple[Way, ...]] = MappingProxyType(

@@ -29,10 +29,10 @@ class Thresholds:
         trend_level: Level of the test for a falling loss, per seed; strict, since a plateau's slow waves
             sometimes look like trends.
         fall: Smallest relevant relative fall of the mean loss from the third to the last quarter of the steps. A loss
-            that goes down like t^(-1/4) falls by 8%, one like t^(-1/10) by 3%; plateaus drift by a few per cent.
+            that goes down like t^(-1/4) falls by 8%, one like t^(-1/10) by 3%; plateaus drift by a few percent.
         unmoved: A run has not moved if its test loss stays within this share of its value before training,
             in every trace row of the last half of the steps: its LR is too small, not too large. Training that
-            learns or diverges moves the loss further; initial outputs of a random scale cost about one per cent.
+            learns or diverges moves the loss further; initial outputs of a random scale cost about 1%.
             A network killed by a huge step may pass this test too: the loss of constant predictions is often less than
             half a percent from the start, and a plateau may return to it. Two more conditions exclude such networks:
             the gradient is not zero, and no smaller LR has moved the loss.

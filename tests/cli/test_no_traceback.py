@@ -56,7 +56,7 @@ def test_what_has_no_end_is_no_spec(kind: str, tmp_path: Path, refused: Refused)
     else:
         with path.open("wb") as file:
             file.truncate(2**40)
-    assert "is no regular file" in (said := refused("explore", path, "-f", tmp_path / "study")) or "bytes" in said
+    assert "is not a regular file" in (said := refused("explore", path, "-f", tmp_path / "study")) or "bytes" in said
 
 
 @pytest.mark.parametrize("secret", ["", "secret"])

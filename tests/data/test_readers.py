@@ -112,7 +112,7 @@ def test_an_unknown_source_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("read", [read_images, data_root])
 def test_an_unknown_home_folder_is_a_sentence(read: Callable[[str], object]) -> None:
-    with pytest.raises(PathError, match="~nosuchuser/x begins with a home folder that is not known here"):
+    with pytest.raises(PathError, match="~nosuchuser/x begins with an unknown home folder"):
         read("~nosuchuser/x")
 
 

@@ -188,6 +188,7 @@ SETTINGS: Mapping[str, Setting] = {
         short={'if __name__ == "__main__":': "if True:", "ProcessPoolExecutor(4,": "ProcessPoolExecutor(1,"},
         left_out={"lratlas explore": CLUSTER, "#SBATCH": CLUSTER},
     ),
+    "docs/devices.md": Setting(left_out={"python benchmarks/gpu.py": "run by tests/benchmarks/test_gpu.py"}),
     "docs/scale.md": Setting(left_out={"": TRAINING}),
     "docs/lightning.md": Setting(
         before=LIBRARIES,

@@ -42,6 +42,7 @@ WORDS: Mapping[str, str] = {
     r"\bon validation data alone\b": "only looks at validation data",
     r"\bmust (lie|stand|rest)\b": "must be",
     r"\b(is|are|was|were) kept\b": "is stored, is saved",
+    r"\bper cent\b": "percent",
     r"\beither way\b": "±",
     r"(?<!there )\bis no (?!longer\b|more\b|lower\b)": "is not a",
 }

@@ -40,7 +40,7 @@ def chosen(spec: Spec, **values: str) -> str:
 
 
 def shown(svg: str, series: str) -> list[float]:
-    """The accuracies that a line of the accuracy chart goes through, in per cent."""
+    """The accuracies that a line of the accuracy chart goes through, in percent."""
     return sorted({float(value) for value in re.findall(rf"test accuracy: ([\d.]+)%; series: {series};", svg)})
 
 

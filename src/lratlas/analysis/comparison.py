@@ -30,7 +30,7 @@ COMPARISON = pl.Schema(
         "best_gain": _NUMBER,  # of the best PLR just above the threshold over the best of regime 1
         "best_gain_low": _NUMBER,
         "best_gain_high": _NUMBER,
-        "good_low": _NUMBER,  # neighbouring PLRs within one point of the best (one per cent of a loss)
+        "good_low": _NUMBER,  # neighbouring PLRs within one point of the best (1% of a loss)
         "good_high": _NUMBER,
         "good_factor": _NUMBER,
         # The best weight average, over PLRs and counts.

@@ -143,7 +143,7 @@ def _removed_share(chance_loss: float, small: float) -> pl.Expr:
     A loss below ``small`` counts unchanged: a model that starts fitted has nothing to move.
     """
     share = 1 - pl.col("train_loss") / chance_loss
-    # The initial loss of another seed may be a few per cent higher.
+    # The initial loss of another seed may be a few percent higher.
     still = pl.col("unmoved").fill_null(value=False) & (pl.col("train_loss") >= small)
     return pl.when(still).then(pl.min_horizontal(share, 0.0)).otherwise(share)
 

@@ -58,7 +58,7 @@ def sides_of(tables: Tables) -> Sides:
     return Sides(regimes=table(tables, "regimes"), boundaries=table(tables, "boundaries"))
 
 
-# The largest distance from the best mean that is as good: one point of accuracy, or one per cent of a loss.
+# The largest distance from the best mean that is as good: one point of accuracy, or 1% of a loss.
 AS_GOOD = 0.01
 _ROUNDING = 1e-9
 # The description of `threshold_gain`.
@@ -74,7 +74,7 @@ class Score:
     more_is_better: bool
 
     def show(self, value: float) -> str:
-        """A value as text: accuracies in per cent."""
+        """A value as text: accuracies in percent."""
         return f"{100 * value:.1f}%" if self.more_is_better else f"{value:.4g}"
 
     def best(self, frame: pl.DataFrame) -> dict[str, float]:
@@ -246,7 +246,7 @@ def options(frame: pl.DataFrame, column: str, *keys: str, seeds: Sequence[int]) 
 def good_range(finished: pl.DataFrame, score: Score) -> GoodRange | None:
     """The PLRs around the best one with equally good final models.
 
-    Equally good means a mean over seeds within one point of the best (one per cent of it for a loss). The range ends at
+    Equally good means a mean over seeds within one point of the best (1% of it for a loss). The range ends at
     the first PLR that is worse or lacks a seed.
 
     Args:

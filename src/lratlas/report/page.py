@@ -19,7 +19,7 @@ from lratlas.report.shell import BUDGET, DIGITS, downloads, environment, heading
 from lratlas.report.theme import REGIME_COLOURS, REGIME_NAMES, Drawing
 from lratlas.tables import Tables, table
 
-# Parts narrower than this, in per cent of the strip, have no room for a name.
+# Parts narrower than this, in percent of the strip, have no room for a name.
 _NAMED = 3.0
 # More labels than this would touch on a phone.
 _MOST_TICKS = 6
@@ -28,7 +28,7 @@ _DARK, _LIGHT = "#111111", "#ffffff"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A range of LRs of one regime: its start and its width, in per cent of the strip."""
+    """A range of LRs of one regime: its start and its width, in percent of the strip."""
 
     regime: str
     start: float
@@ -39,7 +39,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """A power of ten below the strip, with its place in per cent."""
+    """A power of ten below the strip, with its place in percent."""
 
     place: float
     label: str
@@ -47,7 +47,7 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """The recommended LR, and the start and width of the range of equally good LRs, in per cent of the strip."""
+    """The recommended LR, and the start and width of the range of equally good LRs, in percent of the strip."""
 
     at: float
     start: float

@@ -41,10 +41,11 @@ def optimizer_rule(factory: Factory, weights: Mapping[str, Tensor] | None = None
     latest: list[_Live] = []
 
     def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
-        if not (latest and latest[0].continues(weights, state, lrs)):
+        live = next((each for each in latest if each.continues(weights, state, lrs)), None)
+        if live is None:
             parameters = {key: nn.Parameter(weights[key][0, 0].clone()) for key in order or weights}
-            latest[:] = [_Live(_make_optimizer(factory, [*parameters.values()], float(lrs[0, 0])), parameters, lrs)]
-        live = latest[0]
+            live = _Live(_make_optimizer(factory, [*parameters.values()], float(lrs[0, 0])), parameters, lrs)
+            latest[:] = [live]
         live.load(weights, state)
         for key, parameter in live.parameters.items():
             parameter.grad = gradients[key][0, 0] if key in gradients else None  # others stay unchanged

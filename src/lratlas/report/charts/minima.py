@@ -344,7 +344,7 @@ def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool =
 def _bars(
     rows: alt.Chart, pick: alt.Parameter, scale: alt.Scale, *, elr: bool, first: bool, numbered: bool
 ) -> alt.LayerChart:
-    """The bars of one pair of PLRs with their deviations and, if there is room, their numbers in per cent."""
+    """The bars of one pair of PLRs with their deviations and, if there is room, their numbers in percent."""
     ways = list(WAY_NAMES.values())
     base = rows.encode(
         x=alt.X("flr:N")
