@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lratlas.files import KEY, open_json, seal_json
+from lratlas.search import verify
 from lratlas.search.chain import chain_lines, find_breaks, restore_order
-from lratlas.search.journal import END, add_results, open_folder, read_results, withdraw_results
+from lratlas.search.journal import END, add_results, open_folder, read_lines, read_results, withdraw_results
 from lratlas.search.verify import faults, set_aside
-from lratlas.study.folder import JOURNAL
+from lratlas.study.folder import JOURNAL, Folder
 from search.find_helpers import a_search
 from search.test_journal import made
 
@@ -119,11 +120,12 @@ def test_the_end_of_a_journal_is_written_again(deed: str, folder: Path):
     assert (faults(folder), end.read_text()) == ([], text)
 
 
-def test_a_kill_between_the_two_writes_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
-    monkeypatch.setattr("lratlas.search.journal._write_end", stop)
+
+def test_a_kill_between_the_two_writes_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lratlas.search.journal.write_file", stop)
     with pytest.raises(KeyboardInterrupt):
         add_results(folder, [made(0.5)])
     assert (faults(folder), told(folder)) == ([], [0.1, 0.2, 0.3, 0.5])
@@ -138,3 +140,35 @@ def test_a_journal_of_an_earlier_version_grows_on(folder: Path):
     add_results(folder, [made(0.5)])
     assert (faults(folder), told(folder)) == ([], [0.1, 0.2, 0.3, 0.5])
     assert (folder / JOURNAL).read_text().startswith("".join(old))
+
+
+def test_a_line_that_is_added_during_the_check_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def read_and_add(folder: Path) -> list[bytes]:
+        lines = read_lines(folder)
+        if len(lines) < 6:
+            add_results(folder, [made(0.5)])
+        return lines
+
+    monkeypatch.setattr(verify, "read_lines", read_and_add)
+    assert verify.faults(folder) == []
+    assert told(folder) == [0.1, 0.2, 0.3, 0.5]
+
+
+def test_a_kill_while_a_journal_is_mended_loses_no_results(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = (folder / JOURNAL).read_bytes().splitlines(keepends=True)
+    (folder / JOURNAL).write_bytes(b"".join([*lines[:2], *lines[1:]]))
+    with monkeypatch.context() as killed:
+        killed.setattr(Folder, "write_bytes", stop)
+        with pytest.raises(KeyboardInterrupt):
+            set_aside(folder, faults(folder))
+    assert told(folder) == [0.1, 0.2, 0.3]
+    set_aside(folder, faults(folder))
+    assert (faults(folder), told(folder)) == ([], [0.1, 0.2, 0.3])
+
+
+def test_results_are_stored_even_if_their_end_cannot_be_written(folder: Path):
+    (folder / END).unlink()
+    (folder / END).mkdir()
+    add_results(folder, [made(0.5)])
+    assert told(folder) == [0.1, 0.2, 0.3, 0.5]
+    assert [each.path for each in faults(folder)] == [END]

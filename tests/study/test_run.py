@@ -487,5 +487,5 @@ def test_a_kill_around_the_plan_of_a_larger_grid_leaves_no_faults(explored: Expl
     notices = list[str]()
     explored(folder, notices=notices)
     assert faults(Store.open(folder)) == []
-    assert [said for said in notices if "set aside" in said] == []
+    assert [said for said in notices if "damaged" in said] == []
     assert not Store.open(folder).parts("pairs") & known

@@ -42,7 +42,7 @@ STATES = "states"
 CHECKPOINT = "checkpoint.safetensors"
 """Model state that a full training can continue from, if the search writes one."""
 END = "journal-end.json"
-"""The digest of the journal's last line, or of an earlier line if a process was killed between the two writes."""
+"""The digest of the journal's last line, or of an earlier line if only the first of the two writes succeeded."""
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
 """Errors from reading a damaged file of a search, or a damaged line of its journal."""
 ALTERED_LINE, MOVED_LINE = "was altered, or belongs to another search", "does not follow the line before it"
@@ -281,7 +281,7 @@ def mend_journal(folder: Path) -> None:
         with _lock_of(folder, JOURNAL):
             lines, wrong = read_lines(folder), find_wrong_lines(folder)
             if wrong or (folder / JOURNAL).is_symlink():
-                at.set_aside(JOURNAL)
+                at.set_aside(JOURNAL, copy=True)  # a process that is killed here loses no results
                 unreadable = {number for number, what in wrong.items() if what == ALTERED_LINE}
                 good = [line for number, line in enumerate(lines, start=1) if number not in unreadable]
                 lines = chain_lines([read_object(line) for line in restore_order(good)])
@@ -361,7 +361,8 @@ def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
         file.write(b"".join(line + b"\n" for line in lines))
         file.flush()
         os.fsync(file.fileno())
-        _write_end(folder, lines[-1])
+        with suppress(OSError):  # the results are stored, and the digest of an earlier line does as well
+            _write_end(folder, lines[-1])
 
 
 def checkpoint_of(folder: Path, segment: str | None) -> Path | None:

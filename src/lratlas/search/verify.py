@@ -98,7 +98,7 @@ def find_unchecked(folder: Path) -> list[str]:
 
 def _of_end(folder: Path) -> Iterator[Fault]:
     """Faults of the journal's end; journals of earlier versions have no digests and no file of their end."""
-    lines = read_lines(folder)
+    lines = read_lines(folder)  # before the file of the end, which is older than the first line with a digest
     try:
         last = read_end(folder)
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def _of_end(folder: Path) -> Iterator[Fault]:
     except UNREADABLE:
         yield Fault(path=END, what=ALTERED)
     else:
-        if last not in map(digest, (b"", *lines)):
+        if last not in map(digest, (b"", *read_lines(folder))):  # again: a search may have added lines
             yield Fault(path=JOURNAL, what=_SHORTENED)
 
 

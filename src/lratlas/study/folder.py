@@ -285,8 +285,12 @@ class Folder:
         if self._is_local:
             sweep(Path(self.root).rglob(f"{TEMPORARY}*"))
 
-    def set_aside(self, name: str) -> str:
+    def set_aside(self, name: str, *, copy: bool = False) -> str:
         """Move the file ``name`` to ``damaged/`` without overwriting anything.
+
+        Args:
+            name: The file.
+            copy: Leave the file or the link in its place, until another file replaces it.
 
         Returns:
             The new name, relative to the folder.
@@ -316,12 +320,13 @@ class Folder:
                 new.parent.mkdir(parents=True, exist_ok=True)
                 if linked:  # never a copy of the target, which may be a private file elsewhere
                     new.symlink_to(source.parent / source.readlink())
-                    source.unlink()
+                    if not copy:
+                        source.unlink()
                 else:
                     source.rename(new)
             else:
                 self.filesystem.makedirs(self._path(target).rsplit("/", 1)[0], exist_ok=True)
-                self.filesystem.mv(self._path(name), self._path(target))
+                (self.filesystem.copy if copy else self.filesystem.mv)(self._path(name), self._path(target))
         return target
 
     def _path(self, name: str) -> str:
